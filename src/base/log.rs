@@ -1,0 +1,38 @@
+//! Log lines of the library. They go nowhere until a sink is set (the C edge sets one that feeds `kv_log`).
+
+use std::sync::OnceLock;
+
+/// How much a line matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(i32)]
+pub enum Level {
+    /// For people who debug the library.
+    Debug = 0,
+    /// What happened.
+    Info = 1,
+    /// Works, but somebody should look.
+    Warn = 2,
+    /// Something failed.
+    Error = 3,
+    /// The store can no longer be written.
+    Fatal = 4,
+}
+
+/// Receives log lines: level, file, line, function, message.
+pub type Sink = fn(Level, &'static str, u32, &'static str, &str);
+
+static SINK: OnceLock<Sink> = OnceLock::new();
+
+/// Sets the sink, once; later calls change nothing.
+pub fn set_sink(sink: Sink) {
+    let _ = SINK.set(sink);
+}
+
+/// Hands a line to the sink.
+#[track_caller]
+pub fn write(level: Level, function: &'static str, message: &str) {
+    if let Some(sink) = SINK.get() {
+        let place = std::panic::Location::caller();
+        sink(level, place.file(), place.line(), function, message);
+    }
+}

@@ -1,0 +1,13 @@
+//! Rank 0: what every other room leans on. Nothing here knows of batches, engines or C callers.
+
+pub mod clock;
+pub mod code;
+pub mod crc;
+pub mod error;
+pub mod hash;
+pub mod limits;
+pub mod log;
+pub mod planted;
+pub mod prefetch;
+pub mod random;
+pub mod sync;

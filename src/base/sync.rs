@@ -1,0 +1,50 @@
+//! Locks and threads, in one place, so that a model checker or a simulator can stand in for them.
+
+pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+pub use std::sync::Arc;
+pub use std::sync::atomic;
+
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use std::thread::JoinHandle;
+
+/// Stack of a library thread, in bytes: user callbacks run on some of them.
+const STACK_BYTES: usize = 8 << 20;
+
+/// Starts a thread of the library: named, with all signals blocked (they belong to the host program).
+pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let blocked = SignalsBlocked::new();
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body);
+    drop(blocked);
+    thread
+        .map_err(|e| Error::new(Code::THREAD_CREATE, format!("thread {name} cannot be created: {e}; raise the limit of threads or memory")))
+}
+
+/// Blocks every signal in this thread while it lives: a thread that is created meanwhile inherits that for good.
+struct SignalsBlocked {
+    before: libc::sigset_t,
+}
+
+impl SignalsBlocked {
+    #[allow(unsafe_code)]
+    fn new() -> Self {
+        // SAFETY: both sets are plain data of the right size, filled by libc before they are read.
+        unsafe {
+            let mut all: libc::sigset_t = std::mem::zeroed();
+            let mut before: libc::sigset_t = std::mem::zeroed();
+            libc::sigfillset(&mut all);
+            libc::pthread_sigmask(libc::SIG_SETMASK, &all, &mut before);
+            SignalsBlocked { before }
+        }
+    }
+}
+
+impl Drop for SignalsBlocked {
+    #[allow(unsafe_code)]
+    fn drop(&mut self) {
+        // SAFETY: `before` was filled by `pthread_sigmask` in `new`.
+        unsafe {
+            libc::pthread_sigmask(libc::SIG_SETMASK, &self.before, std::ptr::null_mut());
+        }
+    }
+}

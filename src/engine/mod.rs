@@ -1,0 +1,59 @@
+//! Rank 1: the contract between batches and stores.
+//!
+//! The batch layer calls down through `Engine`; an engine never calls up. Results come back by value, or through
+//! the `Reader` that was handed down. The order of commits is fixed by `Turn`s, which are drawn before the work
+//! starts and used up exactly once, by type.
+
+pub mod codec;
+pub mod counters;
+pub mod record;
+pub mod request;
+pub mod turn;
+
+pub use counters::{Counters, IoReport};
+pub use request::{Commit, ReadHints, ReadOp, ReadState, Reader, StoredValue, WriteOp, Writes};
+pub use turn::{Turn, Turnstile};
+
+use crate::base::{error::Result, hash::KeyHasher};
+
+/// A store of keys and values. All calls may come from any thread at any time.
+pub trait Engine: Send + Sync {
+    /// How messages name this store.
+    fn name(&self) -> &str;
+
+    /// The keyed hash under which this engine knows keys. All hashes in requests come from it.
+    fn hasher(&self) -> KeyHasher;
+
+    /// Takes the next place in the commit order. Never blocks for long, does no I/O.
+    fn turn(&self) -> Turn;
+
+    /// Commits the batches of `group`, in their order, at the place `turn`.
+    ///
+    /// Each batch is all or nothing, also after a crash. When this returns `Ok`, every write of the group is visible
+    /// to all later `resolve` calls, became so at once, and, if any member asked for it, is on stable storage.
+    /// The reads of a member are resolved at its place: after all that was committed before it, before its own writes.
+    /// An error concerns the whole group: nothing of it is visible, and nothing of it will turn up later unless
+    /// the error says that it is in doubt.
+    fn commit(&self, turn: Turn, group: &mut [Commit<'_>]) -> Result<()>;
+
+    /// Looks up the places of `reads`, all at one moment between two commits. No I/O.
+    fn resolve(&self, reads: &mut [ReadOp]);
+
+    /// Fetches what `resolve` or `commit` found and hands each result to `reader`, exactly once per operation.
+    fn fetch(&self, reads: &mut [ReadOp], reader: &mut dyn Reader, hints: &ReadHints);
+
+    /// Puts everything that was committed before this call on stable storage.
+    fn sync(&self) -> Result<()>;
+
+    /// Whether something committed is not yet on stable storage.
+    fn unsynced(&self) -> bool;
+
+    /// What the engine has counted since it was opened.
+    fn counters(&self) -> Counters;
+
+    /// How reads and writes reach the disk, and why that way.
+    fn io_report(&self) -> IoReport;
+
+    /// Syncs and lets go of all files. Later calls fail with `INVALID_STATE`. Idempotent.
+    fn close(&self) -> Result<()>;
+}

@@ -1,0 +1,236 @@
+//! A record: one put or delete, encoded where it will be written from.
+//!
+//! ```text
+//!  0      4           8        10     11      12
+//! +------+-----------+---------+------+-------+- - - - - -+- - - - - -+- - - - -+-----+-------+------+
+//! | crc  | value_len | key_len | kind | flags | expiry_ms | version   | raw_len | key | value | pad  |
+//! +------+-----------+---------+------+-------+- - - - - -+- - - - - -+- - - - -+-----+-------+------+
+//!   u32    u32         u16       u8     u8      u64         u64         u32                     to 8
+//! ```
+//! Dashed fields are there if their flag is set (`raw_len`: if the value is packed). Little endian. `crc` is the
+//! CRC-32C of everything behind it up to the padding, XORed with a salt that names the place (see docs/FORMAT.md);
+//! in a batch's memory, before it has a place, the salt is 0. Padding is zero. Kind 0 is never legal, so a run of
+//! zeros is no record.
+
+use super::codec::Codec;
+use crate::base::{crc, limits};
+
+/// Length of the fixed part, in bytes.
+pub const HEADER_LEN: usize = 12;
+
+/// Records start at multiples of this, in bytes.
+pub const ALIGN: usize = 8;
+
+const FLAG_CODEC: u8 = 0x07;
+const FLAG_EXPIRY: u8 = 0x08;
+const FLAG_VERSION: u8 = 0x10;
+const FLAGS_KNOWN: u8 = FLAG_CODEC | FLAG_EXPIRY | FLAG_VERSION;
+
+const _: () = assert!(limits::KEY_LEN_MAX <= u16::MAX as usize, "key_len is stored in 16 bits");
+const _: () = assert!(limits::VALUE_LEN_MAX <= u32::MAX as usize, "value_len is stored in 32 bits");
+
+/// What a record does. The numbers are on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Stores a value.
+    Put = 1,
+    /// Takes the key away.
+    Delete = 2,
+}
+
+/// A record taken apart; borrows from the encoded bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record<'a> {
+    /// Put or delete.
+    pub kind: Kind,
+    /// How the value is packed.
+    pub codec: Codec,
+    /// When the record stops being there, in milliseconds since 1970.
+    pub expiry_ms: Option<u64>,
+    /// The record's own version number, where it is kept.
+    pub version: Option<u64>,
+    /// Length of the value when unpacked, in bytes.
+    pub raw_len: u32,
+    /// The key.
+    pub key: &'a [u8],
+    /// The value as stored.
+    pub value: &'a [u8],
+}
+
+/// Bytes that do not make a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed;
+
+impl<'a> Record<'a> {
+    /// A put of a value that is not packed.
+    pub fn put(key: &'a [u8], value: &'a [u8]) -> Self {
+        Record { kind: Kind::Put, codec: Codec::None, expiry_ms: None, version: None, raw_len: value.len() as u32, key, value }
+    }
+
+    /// A put of a packed value.
+    pub fn put_packed(key: &'a [u8], codec: Codec, packed: &'a [u8], raw_len: usize) -> Self {
+        Record { codec, raw_len: raw_len as u32, ..Record::put(key, packed) }
+    }
+
+    /// A delete.
+    pub fn delete(key: &'a [u8]) -> Self {
+        Record { kind: Kind::Delete, ..Record::put(key, &[]) }
+    }
+
+    fn optional_len(&self) -> usize {
+        8 * usize::from(self.expiry_ms.is_some()) + 8 * usize::from(self.version.is_some()) + 4 * usize::from(self.codec != Codec::None)
+    }
+
+    /// Encoded length with padding, in bytes.
+    #[inline]
+    pub fn encoded_len(&self) -> usize {
+        (HEADER_LEN + self.optional_len() + self.key.len() + self.value.len()).next_multiple_of(ALIGN)
+    }
+
+    /// Encodes into `out`, which has exactly `encoded_len` bytes, with salt 0.
+    #[inline]
+    pub fn encode(&self, out: &mut [u8]) {
+        let mut flags = self.codec as u8;
+        let mut at = HEADER_LEN;
+        if let Some(expiry_ms) = self.expiry_ms {
+            flags |= FLAG_EXPIRY;
+            out[at..at + 8].copy_from_slice(&expiry_ms.to_le_bytes());
+            at += 8;
+        }
+        if let Some(version) = self.version {
+            flags |= FLAG_VERSION;
+            out[at..at + 8].copy_from_slice(&version.to_le_bytes());
+            at += 8;
+        }
+        if self.codec != Codec::None {
+            out[at..at + 4].copy_from_slice(&self.raw_len.to_le_bytes());
+            at += 4;
+        }
+        out[4..8].copy_from_slice(&(self.value.len() as u32).to_le_bytes());
+        out[8..10].copy_from_slice(&(self.key.len() as u16).to_le_bytes());
+        out[10] = self.kind as u8;
+        out[11] = flags;
+        let value_at = at + self.key.len();
+        let end = value_at + self.value.len();
+        out[at..value_at].copy_from_slice(self.key);
+        out[value_at..end].copy_from_slice(self.value);
+        out[end..].fill(0);
+        let sum = crc::crc32c(&out[4..end]);
+        out[..4].copy_from_slice(&sum.to_le_bytes());
+    }
+
+    /// Takes apart the record at the start of `bytes` (which may go on behind it), without looking at the checksum.
+    #[inline]
+    pub fn parse(bytes: &'a [u8]) -> Result<(Record<'a>, usize), Malformed> {
+        let header = bytes.get(..HEADER_LEN).ok_or(Malformed)?;
+        let value_len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let key_len = usize::from(u16::from_le_bytes([header[8], header[9]]));
+        let flags = header[11];
+        let kind = match header[10] {
+            1 => Kind::Put,
+            2 => Kind::Delete,
+            _ => return Err(Malformed),
+        };
+        if flags & !FLAGS_KNOWN != 0 || key_len == 0 || value_len > limits::VALUE_LEN_MAX {
+            return Err(Malformed);
+        }
+        let codec = Codec::from_number(flags & FLAG_CODEC).ok_or(Malformed)?;
+        let mut at = HEADER_LEN;
+        let mut field = |len: usize| {
+            let field = bytes.get(at..at + len);
+            at += len;
+            field.ok_or(Malformed)
+        };
+        let u64_of = |field: &[u8]| field.try_into().map(u64::from_le_bytes).map_err(|_| Malformed);
+        let expiry_ms = if flags & FLAG_EXPIRY != 0 { Some(u64_of(field(8)?)?) } else { None };
+        let version = if flags & FLAG_VERSION != 0 { Some(u64_of(field(8)?)?) } else { None };
+        let raw_len =
+            if codec != Codec::None { field(4)?.try_into().map(u32::from_le_bytes).map_err(|_| Malformed)? } else { value_len as u32 };
+        if raw_len as usize > limits::VALUE_LEN_MAX {
+            return Err(Malformed);
+        }
+        let key = field(key_len)?;
+        let value = field(value_len)?;
+        let len = at.next_multiple_of(ALIGN);
+        if len > bytes.len() {
+            return Err(Malformed);
+        }
+        Ok((Record { kind, codec, expiry_ms, version, raw_len, key, value }, len))
+    }
+
+    /// Bytes of the encoding that the checksum covers: from 4 to this.
+    #[inline]
+    fn sum_end(&self) -> usize {
+        HEADER_LEN + self.optional_len() + self.key.len() + self.value.len()
+    }
+
+    /// Like `parse`, with the checksum compared under `salt`.
+    #[inline]
+    pub fn parse_checked(bytes: &'a [u8], salt: u32) -> Result<(Record<'a>, usize), Malformed> {
+        let (record, len) = Record::parse(bytes)?;
+        let stored = stored_sum(bytes);
+        if crc::crc32c(&bytes[4..record.sum_end()]) ^ salt != stored {
+            return Err(Malformed);
+        }
+        Ok((record, len))
+    }
+}
+
+/// The checksum field of the record at the start of `bytes`.
+#[inline]
+pub fn stored_sum(bytes: &[u8]) -> u32 {
+    u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// XORs `salt` into the checksum field of the record at the start of `bytes`; the new field is returned.
+#[inline]
+pub fn salt_sum(bytes: &mut [u8], salt: u32) -> u32 {
+    let sum = stored_sum(bytes) ^ salt;
+    bytes[..4].copy_from_slice(&sum.to_le_bytes());
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn round_trip(record: Record<'_>) {
+        let mut bytes = vec![0xaa; record.encoded_len()];
+        record.encode(&mut bytes);
+        assert_eq!(Record::parse_checked(&bytes, 0), Ok((record, bytes.len())));
+        salt_sum(&mut bytes, 0x1234_5678);
+        assert_eq!(Record::parse_checked(&bytes, 0), Err(Malformed));
+        assert_eq!(Record::parse_checked(&bytes, 0x1234_5678), Ok((record, bytes.len())));
+    }
+
+    #[test]
+    fn every_shape_comes_back() {
+        round_trip(Record::put(b"k", b""));
+        round_trip(Record::put(b"0123456789abcdef", &[7; 100]));
+        round_trip(Record::delete(b"gone"));
+        round_trip(Record::put_packed(b"key", Codec::Lz4, b"packed", 600));
+        round_trip(Record { expiry_ms: Some(5), version: Some(9), ..Record::put(b"key", b"value") });
+        assert_eq!(Record::put(b"0123456789abcdef", &[7; 100]).encoded_len(), 128);
+    }
+
+    #[test]
+    fn every_flipped_bit_is_seen() {
+        let record = Record { expiry_ms: Some(5), ..Record::put_packed(b"some key", Codec::Lz4, b"some value", 700) };
+        let mut good = vec![0; record.encoded_len()];
+        record.encode(&mut good);
+        for bit in 0..record.sum_end() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Record::parse_checked(&bad, 0), Err(Malformed), "bit {bit}");
+        }
+        for len in 0..good.len() {
+            assert_eq!(Record::parse_checked(&good[..len], 0), Err(Malformed), "length {len}");
+        }
+    }
+
+    #[test]
+    fn zeros_are_no_record() {
+        assert_eq!(Record::parse_checked(&[0; 64], 0), Err(Malformed));
+    }
+}

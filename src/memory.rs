@@ -1,0 +1,1 @@
+//! Rank 2: the engine behind `memory:`.
