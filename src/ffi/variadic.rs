@@ -5,7 +5,6 @@
 //! calls back through names that are hidden, so that they do not end up among the exports.
 //! (Rust 1.99 can define such functions: then this file and the C one go.)
 
-use super::error_types::kv_error_t;
 use super::{arg, error, guard};
 use libc::{c_char, c_int};
 
@@ -87,6 +86,7 @@ unsafe fn bytes<'a>(text: *const c_char) -> &'a [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ffi::error_types::kv_error_t;
     use std::ffi::CStr;
 
     /// As C sees them.
