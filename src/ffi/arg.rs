@@ -98,7 +98,11 @@ pub unsafe fn value<'a>(ptr: *const c_char, len: usize) -> Result<&'a [u8]> {
 fn no_key(null: bool) -> Error {
     Error::new(
         Code::NULL_POINTER,
-        if null { "key is NULL: pass the key's bytes" } else { "key_len is 0: a key has at least one byte (pass its length, strlen(key) for a string)" },
+        if null {
+            "key is NULL: pass the key's bytes"
+        } else {
+            "key_len is 0: a key has at least one byte (pass its length, strlen(key) for a string)"
+        },
     )
 }
 
@@ -109,12 +113,18 @@ fn no_value() -> Error {
 
 #[cold]
 fn key_too_long(len: usize) -> Error {
-    Error::new(Code::KEY_TOO_LONG, format!("a key of {len} bytes: keys have at most {KEY_LEN_MAX} bytes; use a hash of it, or put the rest into the value"))
+    Error::new(
+        Code::KEY_TOO_LONG,
+        format!("a key of {len} bytes: keys have at most {KEY_LEN_MAX} bytes; use a hash of it, or put the rest into the value"),
+    )
 }
 
 #[cold]
 fn value_too_long(len: usize) -> Error {
-    Error::new(Code::INVALID_PARAM, format!("a value of {len} bytes: values have at most {VALUE_LEN_MAX} bytes; store it in pieces under several keys"))
+    Error::new(
+        Code::INVALID_PARAM,
+        format!("a value of {len} bytes: values have at most {VALUE_LEN_MAX} bytes; store it in pieces under several keys"),
+    )
 }
 
 #[cfg(test)]

@@ -1,13 +1,13 @@
 //! Batches: create, fill, submit, wait, cancel, destroy.
 
+use super::abi::kv_async_batch_status_raw;
 use super::callback::EDGE;
 use super::types::{
     kv_async_batch_callback_t, kv_async_batch_complete_callback_t, kv_async_batch_context_t, kv_async_batch_manager_t,
     kv_async_batch_status_e,
 };
-use super::abi::kv_async_batch_status_raw;
 use super::{arg, guard, handle};
-use crate::batch::context::{CompleteHook, Context, Hook, OpKind};
+use crate::batch::{CompleteHook, Context, Hook, OpKind};
 use libc::{c_char, c_int, c_void, size_t};
 
 /// Makes an empty batch.
@@ -35,10 +35,9 @@ pub extern "C" fn kv_async_batch_create(manager: *mut kv_async_batch_manager_t, 
 /// fork() it frees memory only. Threads: any.
 #[unsafe(no_mangle)]
 pub extern "C" fn kv_async_batch_destroy(ctx: *mut kv_async_batch_context_t) {
-    guard::pure((), || {
-        let Some(context) = handle::close_context(ctx) else { return };
-        if !guard::in_forked_child() {
-            context.destroy();
+    guard::nothing(c"kv_async_batch_destroy", || {
+        if let Some(context) = handle::close_context(ctx) {
+            context.destroy(); // in a forked child: frees what no lock is in the way of
         }
     });
 }
@@ -161,10 +160,8 @@ pub extern "C" fn kv_async_batch_submit(
     user_data: *mut c_void,
 ) -> c_int {
     guard::code(c"kv_async_batch_submit", || {
-        let complete = CompleteHook {
-            callback: complete_callback.map_or(0, |function| function as usize),
-            user_data: user_data.expose_provenance(),
-        };
+        let complete =
+            CompleteHook { callback: complete_callback.map_or(0, |function| function as usize), user_data: user_data.expose_provenance() };
         handle::context(ctx)?.submit(complete)
     })
 }

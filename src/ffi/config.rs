@@ -7,8 +7,7 @@ use super::types::{
 use super::{arg, guard};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
-use crate::batch::memory::Allocator;
-use crate::batch::settings::Settings;
+use crate::batch::{Allocator, Settings};
 use libc::c_int;
 
 /// The defaults, for a caller to change: 256 operations, 64 MiB, 10 s, 64 batches in flight, queue depth 64, no polling,

@@ -14,7 +14,7 @@ use std::ptr;
 #[inline(always)]
 #[track_caller]
 pub fn code(func: &'static CStr, body: impl FnOnce() -> Result<()>) -> c_int {
-    match run(|| in_our_process().and_then(|()| body())) {
+    match run(|| allowed().and_then(|()| body())) {
         Ok(()) => Code::NONE.0,
         Err(error) => fail(func, &error),
     }
@@ -23,7 +23,7 @@ pub fn code(func: &'static CStr, body: impl FnOnce() -> Result<()>) -> c_int {
 /// An export that returns a handle: NULL if it fails.
 #[track_caller]
 pub fn handle<T>(func: &'static CStr, body: impl FnOnce() -> Result<*mut T>) -> *mut T {
-    run(|| in_our_process().and_then(|()| body())).unwrap_or_else(|error| {
+    run(|| allowed().and_then(|()| body())).unwrap_or_else(|error| {
         fail(func, &error);
         ptr::null_mut()
     })
@@ -41,10 +41,18 @@ pub fn pure_code(func: &'static CStr, body: impl FnOnce() -> Result<()>) -> c_in
 /// An export that returns something else; `on_failure` stands for it when there is an error.
 #[track_caller]
 pub fn value<R>(func: &'static CStr, on_failure: R, body: impl FnOnce() -> Result<R>) -> R {
-    run(|| in_our_process().and_then(|()| body())).unwrap_or_else(|error| {
+    run(|| allowed().and_then(|()| body())).unwrap_or_else(|error| {
         fail(func, &error);
         on_failure
     })
+}
+
+/// An export that gives something back: returns nothing, and does its part of the work in a forked child, too.
+#[track_caller]
+pub fn nothing(func: &'static CStr, body: impl FnOnce()) {
+    if let Err(error) = run(|| outside_allocator().map(|()| body())) {
+        fail(func, &error);
+    }
 }
 
 /// An export that cannot fail; `on_panic` stands for its result if it does all the same.
@@ -58,9 +66,24 @@ pub fn in_forked_child() -> bool {
     batch::fork::is_forked_child()
 }
 
+/// Not in a forked child, and not from inside the caller's allocator.
 #[inline(always)]
-fn in_our_process() -> Result<()> {
-    if in_forked_child() { Err(forked()) } else { Ok(()) }
+fn allowed() -> Result<()> {
+    if in_forked_child() {
+        return Err(forked());
+    }
+    outside_allocator()
+}
+
+/// The library calls `alloc_func` and `free_func` in the middle of its work, locks held.
+#[inline(always)]
+fn outside_allocator() -> Result<()> {
+    if batch::memory::in_allocator() { Err(inside_allocator()) } else { Ok(()) }
+}
+
+#[cold]
+fn inside_allocator() -> Error {
+    Error::new(Code::INVALID_STATE, "alloc_func and free_func must not call the library: let them do nothing but give and take memory")
 }
 
 #[cold]

@@ -2,10 +2,8 @@
 
 use super::types::{kv_async_batch_config_t, kv_async_batch_manager_t, kv_async_batch_stats_t};
 use super::{arg, config, error, fork, guard, handle, stats};
-use crate::batch::manager::Manager;
+use crate::batch::Manager;
 use libc::{c_char, c_int};
-use std::ffi::{CStr, OsStr};
-use std::os::unix::ffi::OsStrExt;
 
 /// Makes a manager. It touches no file: that begins with kv_async_batch_manager_start().
 ///
@@ -26,7 +24,6 @@ pub unsafe extern "C" fn kv_async_batch_manager_create(config: *const kv_async_b
     guard::handle(c"kv_async_batch_manager_create", || {
         // SAFETY: the caller's promise (see `arg`).
         let settings = unsafe { config::given_or_default(config) }?;
-        settings.validate()?;
         handle::give_manager(Manager::create(settings, &store_url())?)
     })
 }
@@ -40,10 +37,11 @@ pub unsafe extern "C" fn kv_async_batch_manager_create(config: *const kv_async_b
 /// it does not touch the store. Threads: any.
 #[unsafe(no_mangle)]
 pub extern "C" fn kv_async_batch_manager_destroy(manager: *mut kv_async_batch_manager_t) {
-    guard::pure((), || {
+    guard::nothing(c"kv_async_batch_manager_destroy", || {
         let Some(manager) = handle::close_manager(manager) else { return };
         if guard::in_forked_child() {
-            // Its threads are not here, its files are the parent's: nothing of it may run, not even its clean-up.
+            manager.destroy(); // frees what no lock is in the way of
+            // Its threads are not here, its files are the parent's: no more of its clean-up may run.
             manager.abandon();
             return;
         }
@@ -113,52 +111,11 @@ pub unsafe extern "C" fn kv_async_batch_manager_get_stats(
 
 /// What KVBATCH_STORE says, or the default. In a program that runs with more rights than its caller has, the caller's
 /// environment has no say.
-fn store_url() -> String {
+fn store_url() -> Vec<u8> {
     unsafe extern "C" {
         fn secure_getenv(name: *const c_char) -> *mut c_char;
     }
     // SAFETY: a C string goes in; NULL or a C string comes out, copied before anybody can change the environment again.
-    let value = unsafe { arg::text(secure_getenv(c"KVBATCH_STORE".as_ptr())).map(CStr::to_owned) };
-    match value {
-        Some(value) if !value.is_empty() => url_of(value.as_bytes()),
-        _ => "kvbatch-data".to_owned(),
-    }
-}
-
-/// URLs are text, paths are bytes: a path that is not UTF-8 becomes a `file:` URL with the offending bytes escaped.
-fn url_of(bytes: &[u8]) -> String {
-    if let Some(text) = OsStr::from_bytes(bytes).to_str() {
-        return text.to_owned();
-    }
-    let is_url = bytes.starts_with(b"file:");
-    let mut url = String::from(if is_url { "" } else { "file:" });
-    for &byte in bytes {
-        // What is a URL already has its own signs escaped; of a path, `%` and all that is not plain must be.
-        let plain = byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte) || (is_url && byte.is_ascii());
-        if plain {
-            url.push(char::from(byte));
-        } else {
-            url.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    url
-}
-
-
-#[cfg(test)]
-mod tests {
-    use super::url_of;
-
-    #[test]
-    fn paths_that_are_text_stay_as_they_are() {
-        assert_eq!(url_of(b"/var/lib/my store%20"), "/var/lib/my store%20");
-        assert_eq!(url_of("gr\u{fc}n".as_bytes()), "gr\u{fc}n");
-        assert_eq!(url_of(b"file:a%20b"), "file:a%20b");
-    }
-
-    #[test]
-    fn other_bytes_are_escaped() {
-        assert_eq!(url_of(b"/data/gr\xfcn 100%"), "file:/data/gr%FCn%20100%25");
-        assert_eq!(url_of(b"file:a%20b\xff"), "file:a%20b%FF");
-    }
+    let value = unsafe { arg::text(secure_getenv(c"KVBATCH_STORE".as_ptr())).map(|value| value.to_bytes().to_vec()) };
+    value.filter(|value| !value.is_empty()).unwrap_or_else(|| b"kvbatch-data".to_vec())
 }

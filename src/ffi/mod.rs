@@ -11,7 +11,25 @@
 //! `arg` (pointers to values; what a valid pointer is), `callback` (calling C), `fork` (the child's side), `abi` and
 //! `error_text`. Nothing here decides anything about batches: that is rank 4.
 #![allow(unsafe_code)]
+// What makes a pointer valid is said once, in `arg`; doc comments here are the C header, which has no such heading.
+#![allow(clippy::missing_safety_doc)]
 
 pub mod abi;
 pub mod error_types;
 pub mod types;
+
+mod arg;
+mod error_text;
+mod guard;
+mod handle;
+
+mod callback;
+mod fork;
+
+pub mod batch;
+pub mod config;
+pub mod error;
+pub mod manager;
+pub mod stats;
+pub mod uring;
+pub mod variadic;

@@ -6,8 +6,7 @@ use super::{arg, error, guard, handle};
 use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::Error;
-use crate::batch::context::{OpKind, Status};
-use crate::batch::stats::Stats;
+use crate::batch::{OpKind, Stats, Status};
 use libc::{FILE, c_char, c_int};
 use std::fmt::Write;
 
