@@ -42,7 +42,7 @@ valgrind:
 bench: lib $(TARGET_DIR)/bench/bench
 	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores $(ARGS)
 
-$(TARGET_DIR)/bench/bench: benches/bench.c $(wildcard include/kvserver/*.h)
+$(TARGET_DIR)/bench/bench: benches/bench.c benches/support.h $(wildcard include/kvserver/*.h)
 	@mkdir -p $(TARGET_DIR)/bench
 	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Wpedantic $(CFLAGS) -Iinclude $< -L$(LIB_DIR) -lkvbatch -Wl,-rpath,$(abspath $(LIB_DIR)) -o $@
 
