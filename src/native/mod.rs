@@ -1,4 +1,5 @@
 //! stub
+pub mod index;
 use crate::{base::code::Code, base::error::*, engine::*, io::Disk};
 use std::{path::Path, sync::Arc};
 #[derive(Default)]
