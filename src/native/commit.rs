@@ -49,7 +49,7 @@ fn all_ops<'a>(group: &'a [Commit<'_>]) -> impl Iterator<Item = &'a WriteOp> {
     group.iter().flat_map(|member| member.writes.ops)
 }
 
-fn puts<'a>(group: &'a [Commit<'_>]) -> impl Iterator<Item = KeyHash> {
+fn puts(group: &[Commit<'_>]) -> impl Iterator<Item = KeyHash> {
     all_ops(group).filter(|op| op.kind == Kind::Put).map(|op| op.hash)
 }
 

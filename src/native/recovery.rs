@@ -313,7 +313,8 @@ impl Replay<'_> {
         let payload_at = at + frame.payload_at();
         let good = listed == u64::from(frame.records) && digest_of(frame, table, payload, payload_at, chunk) == Some(frame.digest);
         let zero_tail = payload.ends_with(&[0; 64]);
-        if !good && !planted(Bug::ApplyHalfBatch) && !(planted(Bug::AcceptZeroTail) && zero_tail) {
+        let waved_through = planted(Bug::ApplyHalfBatch) || (planted(Bug::AcceptZeroTail) && zero_tail);
+        if !good && !waved_through {
             return Ok(None);
         }
         apply(self.index, self.hasher, self.chunks, chunk, payload, payload_at)?;

@@ -13,7 +13,7 @@
 mod place;
 mod segment;
 
-pub use place::{OFFSET_MAX, Place, SLOTS_MAX};
+pub use place::{Place, SLOTS_MAX};
 
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
@@ -51,6 +51,7 @@ impl Index {
     }
 
     /// Whether there is no key.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -141,6 +142,7 @@ impl Index {
     }
 
     /// Calls `f` with the tag and place of every key, segment by segment.
+    #[cfg(test)]
     pub fn for_each(&self, f: &mut dyn FnMut(u64 /* tag */, Place)) {
         self.segments.iter().for_each(|segment| segment.for_each(f));
     }

@@ -238,6 +238,7 @@ impl Segment {
         self.lines.iter().flat_map(|line| line.0.iter().filter(|entry| entry.place != 0))
     }
 
+    #[cfg(test)]
     pub(super) fn for_each(&self, f: &mut dyn FnMut(u64, Place)) {
         self.entries().for_each(|entry| f(entry.tag, Place::from_bits(entry.place)));
     }
