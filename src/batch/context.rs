@@ -243,6 +243,7 @@ impl Context {
 
     /// The last callback has returned.
     pub(super) fn conclude(&self, mut state: MutexGuard<'_, State>) {
+        self.manager.leave_flight(); // first: who has waited may submit the next batch
         state.delivery = Delivery::Done;
         state.lane = None;
         if state.destroyed {
@@ -250,7 +251,6 @@ impl Context {
         }
         drop(state);
         self.changed.notify_all();
-        self.manager.leave_flight();
     }
 
     fn drop_work(&self, state: &mut State) {

@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_refused_allocation_is_an_error() {
-        unsafe extern "C" fn none(_: usize) -> *mut c_void {
+        extern "C" fn none(_: usize) -> *mut c_void {
             std::ptr::null_mut()
         }
         let allocator = Allocator { alloc: none, free: libc::free };

@@ -19,6 +19,8 @@ mod scope;
 pub mod settings;
 pub mod stats;
 pub mod status;
+#[cfg(test)]
+mod tests;
 mod wait;
 mod work;
 

@@ -5,12 +5,12 @@ use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::sync::{Arc, Mutex};
 use crate::engine::Engine;
+use crate::io::Disk;
 use crate::io::real::RealDisk;
 use crate::memory::MemoryEngine;
 use crate::native::{NativeEngine, Options};
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 /// What tells one store from another.
@@ -36,15 +36,16 @@ static OPEN: Mutex<Vec<Arc<Store>>> = Mutex::new(Vec::new());
 /// Opens the store, or joins those who have it open. `io_queue_depth`: reads in flight, for the first to open it.
 pub fn open(url: &StoreUrl, io_queue_depth: u32) -> Result<Arc<Store>> {
     let mut stores = OPEN.lock();
-    let (identity, path) = match url {
+    let (identity, place) = match url {
         StoreUrl::MemoryPrivate => (Identity::Private, None),
         StoreUrl::MemoryNamed(name) => (Identity::Memory(name.clone()), None),
         StoreUrl::File(path) => {
-            let path = absolute(path)?;
-            RealDisk::make_directory(&path)
-                .map_err(|e| Error::from_io(format_args!("store {}: cannot make the directory", path.display()), &e))?;
-            let about = std::fs::metadata(&path).map_err(|e| Error::from_io(format_args!("store {}", path.display()), &e))?;
-            (Identity::Directory(about.dev(), about.ino()), Some(path))
+            let failed = |e: &std::io::Error| Error::from_io(format_args!("store {}: cannot open the directory", path.display()), e);
+            let path = std::path::absolute(path).map_err(|e| failed(&e))?;
+            let disk = Arc::new(RealDisk::open(io_queue_depth));
+            disk.open_dir(&path).map_err(|e| failed(&e))?; // makes it: only then has it an identity
+            let about = std::fs::metadata(&path).map_err(|e| failed(&e))?;
+            (Identity::Directory(about.dev(), about.ino()), Some((disk, path)))
         }
     };
     if identity != Identity::Private
@@ -53,21 +54,14 @@ pub fn open(url: &StoreUrl, io_queue_depth: u32) -> Result<Arc<Store>> {
         *store.users.lock() += 1;
         return Ok(Arc::clone(store));
     }
-    let engine: Arc<dyn Engine> = match (&path, &identity) {
-        (Some(path), _) => {
-            let disk = Arc::new(RealDisk::new(io_queue_depth));
-            NativeEngine::open(disk, path, Options::default())?
-        }
+    let engine: Arc<dyn Engine> = match (place, &identity) {
+        (Some((disk, path)), _) => NativeEngine::open(disk, &path, Options::default())?,
         (None, Identity::Memory(name)) => MemoryEngine::open(format!("memory:{}", String::from_utf8_lossy(name))),
         (None, _) => MemoryEngine::open("memory:".to_owned()),
     };
     let store = Arc::new(Store { engine, identity, users: Mutex::new(1), companion: OnceLock::new() });
     stores.push(Arc::clone(&store));
     Ok(store)
-}
-
-fn absolute(path: &Path) -> Result<PathBuf> {
-    std::path::absolute(path).map_err(|e| Error::from_io(format_args!("store {}", path.display()), &e))
 }
 
 impl Store {
