@@ -57,15 +57,8 @@ impl RealDisk {
     /// A disk whose rings hold `queue_depth` reads. The environment variable `KVBATCH_IO` (`auto`, `uring`,
     /// `threads`) chooses the backend.
     pub fn open(queue_depth: u32) -> Self {
-        let wish = std::env::var("KVBATCH_IO").unwrap_or_default();
-        let (backend, said) = match wish.as_str() {
-            "" | "auto" => (Backend::Auto, String::new()),
-            "uring" => (Backend::Ring, "KVBATCH_IO=uring".to_owned()),
-            "threads" => (Backend::Threads, "KVBATCH_IO=threads".to_owned()),
-            // Never silently ignored: whoever looks why the choice had no effect finds it in the reason.
-            _ => (Backend::Auto, "KVBATCH_IO has an unknown value (known: auto, uring, threads) and counts as auto".to_owned()),
-        };
-        Self::with_backend(queue_depth, backend, &said)
+        let (backend, said) = wished(&std::env::var("KVBATCH_IO").unwrap_or_default());
+        Self::with_backend(queue_depth, backend, said)
     }
 
     /// The same, the backend chosen by the caller; `said` is why.
@@ -159,6 +152,17 @@ impl Drop for RealDisk {
             std::mem::forget(std::mem::take(&mut *self.rings.lock()));
             self.pool.forget();
         }
+    }
+}
+
+/// What the user's word for a backend means, and what to tell about it.
+fn wished(word: &str) -> (Backend, &'static str) {
+    match word {
+        "" | "auto" => (Backend::Auto, ""),
+        "uring" => (Backend::Ring, "KVBATCH_IO=uring"),
+        "threads" => (Backend::Threads, "KVBATCH_IO=threads"),
+        // Never silently ignored: whoever looks why the choice had no effect finds it in the reason.
+        _ => (Backend::Auto, "KVBATCH_IO has an unknown value (known: auto, uring, threads) and counts as auto"),
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) struct Pool {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     state: Mutex<State>,
     wake: Condvar,
 }
@@ -149,6 +149,12 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// Shows whether helpers still are there.
+    #[cfg(test)]
+    pub(super) fn watch(&self) -> std::sync::Weak<Shared> {
+        Arc::downgrade(&self.shared)
     }
 
     /// Ends all helpers. No call is running: whoever reads borrows the disk.

@@ -62,6 +62,12 @@ impl Ring {
         self.entries
     }
 
+    /// Its descriptor.
+    #[cfg(test)]
+    pub(super) fn descriptor(&self) -> std::os::fd::RawFd {
+        std::os::fd::AsRawFd::as_raw_fd(&self.ring)
+    }
+
     /// Sends a request that does nothing all the way round: a filter may allow the setup alone.
     fn turn_once(&mut self) -> io::Result<()> {
         let nothing = opcode::Nop::new().build();
