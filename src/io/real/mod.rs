@@ -184,4 +184,6 @@ fn finish_by_pread(read: &mut ReadAt<'_>) {
 }
 
 #[cfg(test)]
+mod reads_tests;
+#[cfg(test)]
 mod tests;
