@@ -275,6 +275,33 @@ fn under_threads_nothing_of_rings_is_touched() {
 }
 
 #[test]
+fn a_child_can_drop_the_disk() {
+    if !alone("reads_tests::a_child_can_drop_the_disk") {
+        return;
+    }
+    for disk in backends(8) {
+        let mut bufs = [[0u8; 8]; 16];
+        let mut reads: Vec<ReadAt<'_>> = bufs.iter_mut().map(|buf| ReadAt { file: &Slow, offset: 0, buf, result: Ok(0) }).collect();
+        disk.read_many(&mut reads, &ReadMany { depth: 4, polling: false });
+        // SAFETY: the test's other threads sleep, so the child finds no lock taken; it ends without returning.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            drop(disk);
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(0) };
+        }
+        let mut status = 1;
+        // SAFETY: a place for the status of our child.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0);
+        let (tmp, all) = (tempfile::tempdir().unwrap(), pattern(100_000));
+        let file = dir(tmp.path()).create("f").unwrap();
+        write_all_at(&*file, &mut [IoSlice::new(&all)], 0, false).unwrap();
+        read_places(&disk, &*file, &all, 300, ReadMany { depth: 8, polling: false });
+    }
+}
+
+#[test]
 fn a_failing_ring_keeps_no_buffer() {
     let Some(disk) = backends(8).into_iter().find(|disk| disk.backend().0 == "io_uring") else { return };
     let tmp = tempfile::tempdir().unwrap();
