@@ -160,8 +160,6 @@ mod tests {
     use crate::base::random::Random;
     use std::cell::Cell;
     use std::collections::HashMap;
-    use std::hint::black_box;
-    use std::time::Instant;
 
     thread_local! {
         /// Allocations of segments that will still succeed in this thread.
