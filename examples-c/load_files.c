@@ -157,6 +157,7 @@ struct slot {
     size_t bytes;
     size_t stored_files; /* by all batches of this slot */
     uint64_t stored_bytes;
+    size_t not_stored;
 };
 
 struct loader {
@@ -171,8 +172,8 @@ static void on_stored(kv_async_batch_operation_t *op, int result, void *user_dat
     if (result == KV_SUCCESS) {
         slot->stored_files++;
         slot->stored_bytes += op->value_len;
-    } else {
-        fprintf(stderr, "NOT STORED: %.*s: %s\n", (int)op->key_len, op->key, kv_get_error_desc(result));
+    } else if (slot->not_stored++ < 3) { /* the rest will have met the same trouble; wait says what it was */
+        fprintf(stderr, "NOT STORED  %.*s: %s\n", (int)op->key_len, op->key, kv_get_error_desc(result));
     }
 }
 
@@ -319,7 +320,7 @@ static void compare(struct verifier *v, size_t i)
         v->changed++;
     } else {
         wipe_bar();
-        fprintf(stderr, "WRONG: %s: %s\n", path, v->results[i] == KV_SUCCESS ? "differs" : kv_get_error_desc(v->results[i]));
+        fprintf(stderr, "WRONG     %s: %s\n", path, v->results[i] == KV_SUCCESS ? "differs" : kv_get_error_desc(v->results[i]));
         v->wrong++;
     }
 }
