@@ -22,7 +22,8 @@ const UNSAFE_ALLOWED: &[&str] =
 
 /// Longest source file, in lines. Longer ones need an entry with the reason why they are one room.
 const FILE_LINES_MAX: usize = 500;
-const LONG_FILES: &[(&str, &str)] = &[];
+const LONG_FILES: &[(&str, &str)] =
+    &[("src/batch/work.rs", "a batch's operations, records and results borrow each other: one owner, one file")];
 
 /// Longest line, in characters.
 const LINE_CHARS_MAX: usize = 140;
