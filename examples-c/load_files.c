@@ -380,7 +380,11 @@ static int verify_all(char *directory, size_t stored_before, struct timespec sin
 static int verify_in_second_process(char *directory, size_t stored_before, struct timespec since)
 {
     extern char **environ;
-    char count[32], sec[32], nsec[32];
+    char count[32], sec[32], nsec[32], self[4096] = "";
+    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) {
+        perror("/proc/self/exe");
+        return 1;
+    }
     snprintf(count, sizeof count, "%zu", stored_before);
     snprintf(sec, sizeof sec, "%ld", (long)since.tv_sec);
     snprintf(nsec, sizeof nsec, "%ld", since.tv_nsec);
@@ -388,7 +392,7 @@ static int verify_in_second_process(char *directory, size_t stored_before, struc
     pid_t child;
     int status = 0;
     fflush(stdout);
-    int error = posix_spawn(&child, "/proc/self/exe", NULL, NULL, args, environ);
+    int error = posix_spawn(&child, self, NULL, NULL, args, environ);
     if (error != 0) {
         fprintf(stderr, "a second process cannot be started: %s\n", strerror(error));
         return 1;
