@@ -56,6 +56,7 @@ static void clean_up(void)
 {
     if (stores != NULL)
         remove_tree(stores);
+    rmdir(opt.store); /* stays if somebody else has something in it */
 }
 
 static void fail(const char *what, const char *why)
