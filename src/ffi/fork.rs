@@ -29,7 +29,7 @@ pub fn watch() -> Result<()> {
 
 /// Runs in a child, in the one thread there is, while locks may be held by threads that are not. Async-signal-safe:
 /// nothing but atomics and close(2).
-extern "C" fn in_child() {
+unsafe extern "C" fn in_child() {
     error::after_fork_in_child();
     // A process whose managers never started holds nothing: its children may start theirs.
     if batch::fork::was_started() {
