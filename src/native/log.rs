@@ -41,6 +41,8 @@ struct LogState {
     epoch: u64,
     next_chunk: u64,
     active: Option<Active>,
+    /// The chunk that was begun last, whether or not it is still written to.
+    newest: Option<Arc<Chunk>>,
     /// Where the log stands; `chunk` and `valid_bytes` are those of the last frame that counts.
     end: LogEnd,
     /// Highest sequence number given out, also to groups that failed.
@@ -75,6 +77,10 @@ pub struct LogStart {
     pub end: LogEnd,
     /// Files to remove once the next chunk is begun.
     pub leftovers: Vec<String>,
+    /// First manifest number that was never used.
+    pub next_manifest: u64,
+    /// The manifest that is in force, if there is one.
+    pub manifest: Option<u64>,
 }
 
 /// A place in the log, given to one group.
@@ -114,12 +120,13 @@ pub enum SyncWay {
 impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
-        let LogStart { store, epoch, next_chunk, end, leftovers } = start;
+        let LogStart { store, epoch, next_chunk, end, leftovers, .. } = start;
         let state = LogState {
             store,
             epoch,
             next_chunk,
             active: None,
+            newest: None,
             end,
             last_given: end.last_seq,
             unsynced: Vec::new(),
@@ -198,10 +205,10 @@ impl Log {
     }
 
     /// Before a group is published: is its frame good, and is it as durable as it has to be? In the order of turns.
-    pub fn settle(&self, place: &Place, written: std::io::Result<u64>, counters: &AtomicCounters) -> Result<()> {
+    pub fn settle(&self, chunks: &Chunks, place: &Place, written: std::io::Result<u64>, counters: &AtomicCounters) -> Result<()> {
         match written {
             Ok(calls) => add(&counters.log_writes, calls),
-            Err(error) => return Err(self.write_failed(place, &error)),
+            Err(error) => return Err(self.write_failed(chunks, place, &error)),
         }
         {
             let state = self.state.lock();
@@ -227,7 +234,7 @@ impl Log {
         Ok(())
     }
 
-    fn write_failed(&self, place: &Place, error: &std::io::Error) -> Error {
+    fn write_failed(&self, chunks: &Chunks, place: &Place, error: &std::io::Error) -> Error {
         let file = file_name(place.chunk.id);
         let failed = Error::from_io(format_args!("store {}: writing {file} failed", self.store_path), error);
         let mut state = self.state.lock();
@@ -246,6 +253,17 @@ impl Log {
             state.generation += 1;
             state.end = place.before;
             state.active = None;
+            place.chunk.seal(place.before);
+            // Chunks begun since then hold nothing but groups that were given up with this one.
+            for chunk in chunks.by_age().into_iter().filter(|chunk| chunk.id > place.chunk.id) {
+                state.leftovers.push(file_name(chunk.id));
+                let _ = chunks.remove(&chunk); // without memory it stays, empty, until the next open
+            }
+            state.newest = Some(Arc::clone(&place.chunk));
+            state.unsynced.retain(|(chunk, _)| chunk.id <= place.chunk.id);
+            for (_, last) in &mut state.unsynced {
+                *last = (*last).min(place.before.last_seq);
+            }
         }
         if place.sync == SyncWay::ByWrite { failed.in_doubt() } else { failed }
     }
@@ -278,6 +296,21 @@ impl Log {
         self.durable.fetch_max(seq, Ordering::Release);
         state.fresh_block = true;
         Ok(())
+    }
+
+    /// The directory, for those who keep other files there.
+    pub fn dir(&self) -> &Arc<dyn Dir> {
+        &self.dir
+    }
+
+    /// Which store this is.
+    pub fn store(&self) -> [u8; 16] {
+        self.state.lock().store
+    }
+
+    /// Highest sequence number that readers can see.
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
     }
 
     /// Whether published data is not durable yet.
@@ -341,6 +374,9 @@ impl Log {
         }
         let hot = chunks.hot_for(self.options.chunk_bytes);
         let chunk = chunks.add(&header, file, hot.clone())?;
+        if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
+            before.seal(state.end);
+        }
         state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
         state.fresh_block = true;
         add(&counters.chunks_created, 1);

@@ -11,6 +11,7 @@ use super::frame::{
 };
 use super::index::{Index, Place};
 use super::log::LogStart;
+use super::manifest::{self, Manifest};
 use super::window::Window;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
@@ -29,6 +30,8 @@ struct Found {
     header: ChunkHeader,
     file: Arc<dyn File>,
     len: u64,
+    /// Its end, if the manifest says it.
+    end: Option<LogEnd>,
 }
 
 /// What the directory holds.
@@ -37,6 +40,7 @@ struct Inventory {
     /// Chunk files without a good header: begun, and never used.
     unfinished: Vec<u64>,
     highest_id: u64,
+    manifests: Vec<u64>,
 }
 
 /// How far the replay of a chunk came.
@@ -62,26 +66,66 @@ pub fn recover(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut 
     inventory.found.sort_by_key(|found| found.header.chunk);
     let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0) + 1;
     let next_chunk = inventory.highest_id + 1;
+    let next_manifest = inventory.manifests.iter().max().copied().unwrap_or(0) + 1;
     let Some(newest) = inventory.found.last() else {
+        if !inventory.manifests.is_empty() {
+            return Err(missing(store_path, "all chunk files are"));
+        }
         let mut store = [0; 16];
         store[..8].copy_from_slice(&random::secret_u64().to_le_bytes());
         store[8..].copy_from_slice(&random::secret_u64().to_le_bytes());
         let leftovers = inventory.unfinished.into_iter().map(file_name).collect();
-        return Ok(LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers });
+        return Ok(LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers, next_manifest, manifest: None });
     };
     let store = newest.header.store;
     check_identities(&inventory, &store, store_path)?;
-    let (chain, mut leftovers) = chain_of(inventory, store_path)?;
+    let manifest = read_manifest(dir, &inventory, &store, store_path)?;
+    let manifests = inventory.manifests.clone();
+    let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path)?;
     let mut replay = Replay { store_path, hasher, index, chunks, end: LogEnd::default(), watermark: 0 };
     let kept = replay.chain(&chain)?;
     // Behind a cut nothing counts any more.
     leftovers.extend(chain[kept..].iter().map(|found| file_name(found.header.chunk)));
-    Ok(LogStart { store, epoch, next_chunk, end: replay.end, leftovers })
+    let (end, manifest) = (replay.end, manifest.map(|manifest| manifest.number));
+    leftovers.extend(manifests.into_iter().filter(|number| Some(*number) != manifest).map(manifest::file_name));
+    Ok(LogStart { store, epoch, next_chunk, end, leftovers, next_manifest, manifest })
+}
+
+fn missing(store_path: &str, what: &str) -> Error {
+    Error::new(Code::CORRUPTED, format!("store {store_path}: {what} missing: restore from a backup"))
+}
+
+/// The newest manifest that can be read. One that was being written when the process died explains nothing yet that
+/// the one before it does not.
+fn read_manifest(dir: &dyn Dir, inventory: &Inventory, store: &[u8; 16], store_path: &str) -> Result<Option<Manifest>> {
+    let mut numbers = inventory.manifests.clone();
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    for number in &numbers {
+        let name = manifest::file_name(*number);
+        let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);
+        let file = dir.open(&name).map_err(|e| failed(&e))?;
+        let len = file.len().map_err(|e| failed(&e))?;
+        let mut bytes = Vec::new();
+        let no_memory = |_| Error::no_memory("no memory for the manifest: free memory");
+        bytes.try_reserve_exact(len as usize).map_err(no_memory)?;
+        bytes.resize(len as usize, 0);
+        let got = read_full_at(&*file, &mut bytes, 0).map_err(|e| failed(&e))?;
+        match Manifest::decode(&bytes[..got]).filter(|manifest| manifest.number == *number) {
+            Some(manifest) if manifest.store == *store => return Ok(Some(manifest)),
+            Some(_) => {
+                let text = format!("store {store_path}: {name} belongs to another store: move it away");
+                return Err(Error::new(Code::CONFIG, text));
+            }
+            None => {}
+        }
+    }
+    Ok(None)
 }
 
 fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {
     let names = dir.list().map_err(|e| Error::from_io(format_args!("store {store_path}: cannot list the directory"), &e))?;
-    let mut inventory = Inventory { found: Vec::new(), unfinished: Vec::new(), highest_id: 0 };
+    let manifests = names.iter().filter_map(|name| manifest::number_of(name)).collect();
+    let mut inventory = Inventory { found: Vec::new(), unfinished: Vec::new(), highest_id: 0, manifests };
     for (id, name) in names.iter().filter_map(|name| id_of(name).map(|id| (id, name))) {
         let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);
         let file = dir.open(name).map_err(|e| failed(&e))?;
@@ -90,7 +134,7 @@ fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {
         let got = read_full_at(&*file, &mut block, 0).map_err(|e| failed(&e))?;
         inventory.highest_id = inventory.highest_id.max(id);
         match ChunkHeader::decode(&block[..got]) {
-            Ok(header) if header.chunk == id => inventory.found.push(Found { header, file, len }),
+            Ok(header) if header.chunk == id => inventory.found.push(Found { header, file, len, end: None }),
             Ok(header) => {
                 let was = file_name(header.chunk);
                 return Err(Error::new(
@@ -146,29 +190,49 @@ fn check_identities(inventory: &Inventory, store: &[u8; 16], store_path: &str) -
     ))
 }
 
-/// The chunks from the first to the newest, each named by its successor, and the files that are not among them.
-fn chain_of(inventory: Inventory, store_path: &str) -> Result<(Vec<Found>, Vec<String>)> {
+/// The chunks that make up the store, oldest first, and the files that are no part of it.
+///
+/// From the newest back, each chunk names the one before it, down to the first or to where the manifest takes over.
+fn chain_of(inventory: Inventory, manifest: Option<&Manifest>, store_path: &str) -> Result<(Vec<Found>, Vec<String>)> {
     let Inventory { mut found, unfinished, .. } = inventory;
+    let covers = manifest.map_or(0, |manifest| manifest.covers);
     let mut chain = Vec::new();
     let mut leftovers: Vec<String> = unfinished.iter().copied().map(file_name).collect();
     let mut wanted = found.last().map_or(0, |newest| newest.header.chunk);
-    while let Some(candidate) = found.pop() {
-        if candidate.header.chunk > wanted {
-            leftovers.push(file_name(candidate.header.chunk)); // cut off by an earlier recovery
-            continue;
+    if wanted <= covers {
+        return Err(missing(store_path, &format!("the chunk files behind {} are", file_name(covers))));
+    }
+    let is_missing = |id: u64| {
+        if unfinished.contains(&id) {
+            let text = format!("store {store_path}: the header of {} is damaged: restore the file from a backup", file_name(id));
+            Error::new(Code::CORRUPTED, text)
+        } else {
+            missing(store_path, &format!("{} is", file_name(id)))
         }
-        if candidate.header.chunk < wanted {
-            break;
-        }
-        wanted = candidate.header.before.chunk;
-        chain.push(candidate);
-        if wanted == 0 {
-            break;
+    };
+    while wanted > covers {
+        match found.pop() {
+            Some(candidate) if candidate.header.chunk > wanted => {
+                leftovers.push(file_name(candidate.header.chunk)); // cut off by an earlier recovery
+            }
+            Some(candidate) if candidate.header.chunk == wanted => {
+                wanted = candidate.header.before.chunk;
+                chain.push(candidate);
+            }
+            _ => return Err(is_missing(wanted)),
         }
     }
-    if wanted != 0 {
-        let what = if unfinished.contains(&wanted) { "has a damaged header" } else { "is missing" };
-        return Err(Error::new(Code::CORRUPTED, format!("store {store_path}: {} {what}: restore it from a backup", file_name(wanted))));
+    for end in manifest.iter().flat_map(|manifest| manifest.chunks.iter().rev()) {
+        loop {
+            match found.pop() {
+                Some(candidate) if candidate.header.chunk > end.chunk => leftovers.push(file_name(candidate.header.chunk)),
+                Some(candidate) if candidate.header.chunk == end.chunk => {
+                    chain.push(Found { end: Some(*end), ..candidate });
+                    break;
+                }
+                _ => return Err(is_missing(end.chunk)),
+            }
+        }
     }
     leftovers.extend(found.iter().map(|older| file_name(older.header.chunk)));
     chain.reverse();
@@ -180,24 +244,25 @@ impl Replay<'_> {
     fn chain(&mut self, chain: &[Found]) -> Result<usize> {
         let mut closed = false;
         for (i, found) in chain.iter().enumerate() {
-            let chunk = self.chunks.add(&found.header, Arc::clone(&found.file), None)?;
-            self.watermark = self.watermark.max(found.header.watermark);
+            let header = &found.header;
+            let chunk = self.chunks.add(header, Arc::clone(&found.file), None)?;
+            self.watermark = self.watermark.max(header.watermark);
             let successor = chain.get(i + 1).map(|next| next.header.before);
-            let limit = successor.map_or(found.len, |before| before.valid_bytes.min(found.len));
-            if i == 0 || self.end.chunk != found.header.chunk {
-                self.end.chunk = found.header.chunk;
-                self.end.valid_bytes = CHUNK_HEADER_LEN as u64;
-            }
+            let expected = found.end.or(successor);
+            let limit = expected.map_or(found.len, |end| end.valid_bytes.min(found.len));
+            self.end = LogEnd { chunk: header.chunk, valid_bytes: CHUNK_HEADER_LEN as u64, ..header.before };
             let replayed = self.chunk(found, &chunk, limit)?;
-            let at = match (&replayed, successor) {
+            chunk.seal(self.end);
+            let at = match (&replayed, expected) {
                 (Replayed::Whole { .. }, None) => {
                     closed = matches!(replayed, Replayed::Whole { closed: true });
                     continue;
                 }
-                (_, Some(before)) if before.last_seq == self.end.last_seq && before.digest == self.end.digest => continue,
+                (_, Some(end)) if end.last_seq == self.end.last_seq && end.digest == self.end.digest => continue,
                 (Replayed::Whole { .. }, Some(_)) => self.end.valid_bytes,
                 (Replayed::Torn { at }, _) => *at,
             };
+            self.watermark = self.watermark.max(found.end.map_or(0, |end| end.last_seq));
             self.judge(&chain[i..], at)?;
             self.sync(&chain[..=i])?;
             return Ok(i + 1);
@@ -262,7 +327,7 @@ impl Replay<'_> {
                 let file = file_name(found.header.chunk);
                 Error::from_io(format_args!("store {}: syncing {file} failed", self.store_path), &e)
             })?;
-            covered = i > 0 && found.header.watermark >= found.header.before.last_seq;
+            covered = i > 0 && (found.end.is_some() || found.header.watermark >= found.header.before.last_seq);
         }
         Ok(())
     }
@@ -371,7 +436,11 @@ fn apply(index: &mut Index, hasher: &KeyHasher, chunks: &Chunks, chunk: &Chunk, 
                 index.reserve(&mut std::iter::once(hash))?;
                 index.put(&hash, Place::new(chunk.slot, payload_at + at as u64, len))
             }
-            Kind::Delete => index.remove(&hash),
+            Kind::Delete => {
+                chunk.tombstones.fetch_add(1, Ordering::Relaxed);
+                chunk.dead_bytes.fetch_add(len as u64, Ordering::Relaxed);
+                index.remove(&hash)
+            }
         };
         if let Some(old) = replaced
             && let Some(Some(seen)) = view.get(old.slot() as usize)
