@@ -1,0 +1,66 @@
+//! What the simulator has found, each told as the shortest story that shows it.
+
+use super::driver::{Batch, Driver, open, state_of};
+use super::model::{Effect, End, KEYS, Oracle, State};
+use crate::base::random::Random;
+use crate::io::sim::{Faults, Fill, SimDisk, Survival, Tear};
+use crate::native::Options;
+
+const OPTIONS: Options = Options { chunk_bytes: 1 << 20, hot_log_bytes: 0 };
+
+/// Images to look at where chance decides what a crash leaves.
+const DRAWS: u64 = 200;
+
+fn new_disk() -> SimDisk {
+    SimDisk::new(1, Faults::default())
+}
+
+fn driver(disk: &SimDisk, base: State) -> Driver {
+    Driver::open(disk, OPTIONS, base).unwrap()
+}
+
+fn stage(driver: &mut Driver, durable: bool, effects: &[Effect]) {
+    let batch = Batch::new(&driver.engine.hasher, durable, effects.to_vec(), Vec::new());
+    driver.stage(vec![batch]);
+}
+
+fn commit(driver: &mut Driver, durable: bool, effects: &[Effect]) {
+    stage(driver, durable, effects);
+    driver.settle();
+}
+
+/// Opens what a crash has left; the oracle has to agree.
+fn look(disk: &SimDisk, oracle: &Oracle, end: End) -> State {
+    let state = open(disk, OPTIONS).and_then(|engine| state_of(&engine)).unwrap();
+    oracle.check(&state, end).unwrap_or_else(|text| panic!("{text}"));
+    state
+}
+
+/// Runs `story` with a machine that stops in the midst of its last step.
+fn stopped_at_the_end(disk: &SimDisk, story: impl Fn(&SimDisk) -> Oracle) -> (SimDisk, Oracle) {
+    let whole = disk.twin();
+    story(&whole);
+    let stopped = disk.twin();
+    stopped.crash_at(whole.steps());
+    let oracle = story(&stopped);
+    assert!(stopped.crashed());
+    (stopped, oracle)
+}
+
+/// A group that was staged before a sync and written behind it shared a block with what the sync had made durable.
+#[test]
+fn writing_behind_a_sync_spoils_nothing_before_it() {
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    stage(&mut driver, false, &[(0, 1)]);
+    driver.stage_sync();
+    stage(&mut driver, false, &[(0, 2)]);
+    driver.publish();
+    driver.publish();
+    driver.publish();
+    let mut rng = Random::new(1);
+    let spoils = Survival { keep: 0.5, tear: Tear::Sectors, fill: Fill::Zeros, spoils_bytes: 4096 };
+    for _ in 0..DRAWS {
+        look(&disk.crash_image(&mut rng, spoils), &driver.oracle, End::PowerCut);
+    }
+}
