@@ -73,8 +73,9 @@ pub fn recover(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut 
     check_identities(&inventory, &store, store_path)?;
     let (chain, mut leftovers) = chain_of(inventory, store_path)?;
     let mut replay = Replay { store_path, hasher, index, chunks, end: LogEnd::default(), watermark: 0 };
-    let kept = replay.chain(&chain)?;
-    // Behind a cut nothing counts any more.
+    replay.chain(&chain)?;
+    // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
+    let kept = replay.kept(&chain);
     leftovers.extend(chain[kept..].iter().map(|found| file_name(found.header.chunk)));
     Ok(LogStart { store, epoch, next_chunk, end: replay.end, leftovers })
 }
@@ -176,18 +177,19 @@ fn chain_of(inventory: Inventory, store_path: &str) -> Result<(Vec<Found>, Vec<S
 }
 
 impl Replay<'_> {
-    /// Replays the chain; returns how many of its chunks count.
-    fn chain(&mut self, chain: &[Found]) -> Result<usize> {
+    /// How many chunks of the chain hold what counts: its last one is where the log ends.
+    fn kept(&self, chain: &[Found]) -> usize {
+        chain.iter().take_while(|found| found.header.chunk <= self.end.chunk).count()
+    }
+
+    /// Replays the chain.
+    fn chain(&mut self, chain: &[Found]) -> Result<()> {
         let mut closed = false;
         for (i, found) in chain.iter().enumerate() {
             let chunk = self.chunks.add(&found.header, Arc::clone(&found.file), None)?;
             self.watermark = self.watermark.max(found.header.watermark);
             let successor = chain.get(i + 1).map(|next| next.header.before);
             let limit = successor.map_or(found.len, |before| before.valid_bytes.min(found.len));
-            if i == 0 || self.end.chunk != found.header.chunk {
-                self.end.chunk = found.header.chunk;
-                self.end.valid_bytes = CHUNK_HEADER_LEN as u64;
-            }
             let replayed = self.chunk(found, &chunk, limit)?;
             let at = match (&replayed, successor) {
                 (Replayed::Whole { .. }, None) => {
@@ -199,13 +201,9 @@ impl Replay<'_> {
                 (Replayed::Torn { at }, _) => *at,
             };
             self.judge(&chain[i..], at)?;
-            self.sync(&chain[..=i])?;
-            return Ok(i + 1);
+            return self.sync(&chain[..=i]);
         }
-        if !closed {
-            self.sync(chain)?;
-        }
-        Ok(chain.len())
+        if closed { Ok(()) } else { self.sync(chain) }
     }
 
     /// Nothing good is at byte `at` of the first chunk of `rest`: a torn tail, or damage?

@@ -64,3 +64,25 @@ fn writing_behind_a_sync_spoils_nothing_before_it() {
         look(&disk.crash_image(&mut rng, spoils), &driver.oracle, End::PowerCut);
     }
 }
+
+/// A chunk was begun when the process was killed, and its name was not durable yet. The next chunk named it as its
+/// predecessor; a power cut took the one and left the other.
+#[test]
+fn nothing_depends_on_a_chunk_that_was_never_used() {
+    let disk = new_disk();
+    let begin_a_chunk = |base: State| {
+        move |disk: &SimDisk| {
+            let mut driver = driver(disk, base);
+            stage(&mut driver, false, &[(0, 1)]); // ends with the sync of the directory
+            driver.oracle
+        }
+    };
+    let (killed, oracle) = stopped_at_the_end(&disk, begin_a_chunk([0; KEYS]));
+    let killed = killed.kill_image();
+    let state = look(&killed.twin(), &oracle, End::Kill);
+    let (cut, oracle) = stopped_at_the_end(&killed, begin_a_chunk(state));
+    let mut rng = Random::new(1);
+    for _ in 0..DRAWS {
+        look(&cut.crash_image(&mut rng, Survival { keep: 0.5, ..Survival::NOTHING }), &oracle, End::PowerCut);
+    }
+}
