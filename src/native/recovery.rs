@@ -288,7 +288,7 @@ impl Replay<'_> {
                 }
             }
             let Some(frame) = frame else { return Ok(Replayed::Torn { at: first_try }) };
-            closed = frame.kind == FrameKind::Close;
+            closed = frame.kind == FrameKind::Close && frame.watermark >= self.end.last_seq;
             match self.frame(&mut window, found, chunk, &frame, at)? {
                 Some(end) => at = end,
                 None => return Ok(Replayed::Torn { at: first_try }),
@@ -315,8 +315,12 @@ impl Replay<'_> {
         if !good && !waved_through {
             return Ok(None);
         }
-        apply(self.index, self.hasher, self.chunks, chunk, payload, payload_at)?;
         self.watermark = self.watermark.max(frame.watermark);
+        if frame.kind != FrameKind::Data {
+            // It says something of the log and is no part of it: nothing depends on whether it reached the disk.
+            return Ok(Some(end));
+        }
+        apply(self.index, self.hasher, self.chunks, chunk, payload, payload_at)?;
         self.end = LogEnd { chunk: chunk.id, valid_bytes: end, last_seq: last_seq.max(self.end.last_seq), digest: frame.digest };
         Ok(Some(end))
     }

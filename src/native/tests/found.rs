@@ -86,3 +86,24 @@ fn nothing_depends_on_a_chunk_that_was_never_used() {
         look(&cut.crash_image(&mut rng, Survival { keep: 0.5, ..Survival::NOTHING }), &oracle, End::PowerCut);
     }
 }
+
+/// The process was killed while the frame that says "closed" was on its way: seen by the next process, which went on
+/// from there, and lost by the disk later.
+#[test]
+fn nothing_depends_on_the_frame_that_says_closed() {
+    let (killed, oracle) = stopped_at_the_end(&new_disk(), |disk| {
+        let mut driver = driver(disk, [0; KEYS]);
+        commit(&mut driver, true, &[(0, 1)]);
+        driver.close();
+        driver.oracle
+    });
+    for _ in 0..20 {
+        let disk = killed.kill_image();
+        let state = look(&disk.twin(), &oracle, End::Kill);
+        let mut driver = driver(&disk, state);
+        commit(&mut driver, true, &[(0, 2)]);
+        commit(&mut driver, true, &[(0, 3)]);
+        let state = look(&disk.crash_image(&mut Random::new(1), Survival::NOTHING), &driver.oracle, End::PowerCut);
+        assert_eq!(state[0], 3);
+    }
+}
