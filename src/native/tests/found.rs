@@ -107,3 +107,21 @@ fn nothing_depends_on_the_frame_that_says_closed() {
         assert_eq!(state[0], 3);
     }
 }
+
+/// The gap before a fresh block belongs to nobody. When the size of the file reached the disk and the rest did not,
+/// it held garbage, and what lay durable behind it was cut off as torn.
+#[test]
+fn what_lies_in_a_gap_says_nothing() {
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    commit(&mut driver, true, &[(0, 1)]);
+    stage(&mut driver, true, &[(0, 2)]);
+    stage(&mut driver, false, &[(0, 3)]);
+    driver.write_last();
+    driver.publish();
+    let mut rng = Random::new(1);
+    for _ in 0..DRAWS {
+        let survival = Survival { keep: 0.5, fill: Fill::Garbage, ..Survival::NOTHING };
+        look(&disk.crash_image(&mut rng, survival), &driver.oracle, End::PowerCut);
+    }
+}
