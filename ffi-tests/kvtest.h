@@ -43,7 +43,12 @@ size_t kvt_len(const char *s); /* 0 for NULL */
 int kvt_last(void);            /* the code of this thread's last error */
 
 /* The states, by number: what their names are is a matter of test_names.c and test_abi_layout.c. */
-enum { ST_PENDING, ST_SUBMITTED, ST_COMPLETING, ST_COMPLETED, ST_FAILED, ST_CANCELLED };
+#define ST_PENDING 0
+#define ST_SUBMITTED 1
+#define ST_COMPLETING 2
+#define ST_COMPLETED 3
+#define ST_FAILED 4
+#define ST_CANCELLED 5
 #define FOREVER UINT32_MAX
 
 typedef kv_async_batch_manager_t manager_t;

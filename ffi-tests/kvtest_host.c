@@ -111,10 +111,11 @@ uint64_t dir_digest(const char *dir, const char *prefix) {
     size_t n = list_dir(dir, prefix, names, 4096);
     uint64_t hash = 1469598103934665603u;
     for (size_t i = 0; i < n; i++) {
-        char path[4096];
+        char *path;
         size_t len;
-        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        CHECK(asprintf(&path, "%s/%s", dir, names[i]) > 0);
         char *bytes = read_file(path, &len);
+        free(path);
         for (const char *c = names[i]; *c; c++) hash = (hash ^ (unsigned char)*c) * 1099511628211u;
         for (size_t k = 0; k < len; k++) hash = (hash ^ (unsigned char)bytes[k]) * 1099511628211u;
         hash = (hash ^ len) * 1099511628211u;
