@@ -3,6 +3,10 @@
 //! C programs see `include/kvserver/*.h` alone. Inside, modules stand in ranks: a module imports only lower
 //! ranks, never a sibling (`tests/tidy.rs` enforces it). `docs/ARCHITECTURE.md` is the map.
 
+// No panic reaches a host program, and nothing is printed there.
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::todo, clippy::unimplemented)]
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 // Rank 5: every `extern "C"`, every raw pointer that comes from C.
 pub mod ffi;
 

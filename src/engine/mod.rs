@@ -14,7 +14,10 @@ pub use counters::{Counters, IoReport};
 pub use request::{Commit, ReadHints, ReadOp, ReadState, Reader, StoredValue, WriteOp, Writes};
 pub use turn::{Turn, Turnstile};
 
-use crate::base::{error::Result, hash::KeyHasher};
+use crate::base::{
+    error::{Error, Result},
+    hash::KeyHasher,
+};
 
 /// A store of keys and values. All calls may come from any thread at any time.
 pub trait Engine: Send + Sync {
@@ -34,7 +37,10 @@ pub trait Engine: Send + Sync {
     /// The reads of a member are resolved at its place: after all that was committed before it, before its own writes.
     /// An error concerns the whole group: nothing of it is visible, and nothing of it will turn up later unless
     /// the error says that it is in doubt.
-    fn commit(&self, turn: Turn, group: &mut [Commit<'_>]) -> Result<()>;
+    ///
+    /// `retry` is asked after a transient error that had no effect yet: it pauses and says whether to try again. The
+    /// group keeps its place meanwhile: groups behind it wait.
+    fn commit(&self, turn: Turn, group: &mut [Commit<'_>], retry: &mut dyn FnMut(&Error) -> bool) -> Result<()>;
 
     /// Looks up the places of `reads`, all at one moment between two commits. No I/O.
     fn resolve(&self, reads: &mut [ReadOp]);

@@ -82,10 +82,16 @@ impl<'a> Record<'a> {
         8 * usize::from(self.expiry_ms.is_some()) + 8 * usize::from(self.version.is_some()) + 4 * usize::from(self.codec != Codec::None)
     }
 
+    /// Where the key starts in the encoding, in bytes.
+    #[inline]
+    pub fn key_at(&self) -> usize {
+        HEADER_LEN + self.optional_len()
+    }
+
     /// Encoded length with padding, in bytes.
     #[inline]
     pub fn encoded_len(&self) -> usize {
-        (HEADER_LEN + self.optional_len() + self.key.len() + self.value.len()).next_multiple_of(ALIGN)
+        self.sum_end().next_multiple_of(ALIGN)
     }
 
     /// Encodes into `out`, which has exactly `encoded_len` bytes, with salt 0.
@@ -162,7 +168,7 @@ impl<'a> Record<'a> {
     /// Bytes of the encoding that the checksum covers: from 4 to this.
     #[inline]
     fn sum_end(&self) -> usize {
-        HEADER_LEN + self.optional_len() + self.key.len() + self.value.len()
+        self.key_at() + self.key.len() + self.value.len()
     }
 
     /// Like `parse`, with the checksum compared under `salt`.

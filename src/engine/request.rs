@@ -64,7 +64,7 @@ pub struct ReadOp {
     /// Where the record is; the engine's own encoding.
     pub place: u64,
     /// Holds the record itself, where the engine keeps records in memory of their own.
-    pub pin: Option<Arc<[u8]>>,
+    pub pin: Option<Arc<Vec<u8>>>,
 }
 
 /// A value as it is stored.

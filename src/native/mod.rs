@@ -1,1 +1,158 @@
-//! To be filled.
+//! Rank 2: the embedded engine: append-only chunks of checksummed group frames, an index in memory, the newest bytes
+//! kept hot.
+//!
+//! The way of a write: `commit` (stage) takes a place from `log`, fills in a `frame`, writes it, and, in the order of
+//! turns, publishes it to the `index`. The way of a read: `index`, then `hot` memory or the disk (`read`). `recovery`
+//! rebuilds index and log end from the files alone. docs/FORMAT.md draws the files.
+
+mod chunks;
+mod commit;
+mod frame;
+mod hot;
+mod index;
+mod log;
+mod options;
+mod read;
+mod recovery;
+#[cfg(test)]
+mod tests;
+mod window;
+
+pub use options::Options;
+
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::hash::KeyHasher;
+use crate::base::random;
+use crate::base::sync::atomic::{AtomicBool, Ordering};
+use crate::base::sync::{Arc, Mutex, RwLock};
+use crate::engine::counters::AtomicCounters;
+use crate::engine::{Commit, Counters, Engine, IoReport, ReadHints, ReadOp, Reader, Turn, Turnstile};
+use crate::io::Disk;
+use std::any::Any;
+use std::io;
+use std::path::Path;
+
+/// The file that a process holds locked while it has the store open.
+const LOCK_NAME: &str = "LOCK";
+
+/// See the top of this file.
+pub struct NativeEngine {
+    path: String,
+    disk: Arc<dyn Disk>,
+    hasher: KeyHasher,
+    line: Arc<Turnstile>,
+    index: RwLock<index::Index>,
+    chunks: chunks::Chunks,
+    log: Arc<log::Log>,
+    counters: AtomicCounters,
+    closed: AtomicBool,
+    lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+}
+
+impl NativeEngine {
+    /// Opens the store in directory `path` of `disk`, made if missing. A refused store is left as it was.
+    pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Arc<NativeEngine>> {
+        let name = path.display().to_string();
+        let dir = disk.open_dir(path).map_err(|e| Error::from_io(format_args!("store {name}: cannot open the directory"), &e))?;
+        let lock = dir.lock(LOCK_NAME).map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => {
+                let holder = dir.lock_holder(LOCK_NAME).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+                Error::new(Code::LOCK, format!("store {name}: {holder} has it open: stop that one or name another store"))
+            }
+            _ => Error::from_io(format_args!("store {name}: cannot take {LOCK_NAME}"), &e),
+        })?;
+        let hasher = KeyHasher::new([random::secret_u64(), random::secret_u64()]);
+        let chunks = chunks::Chunks::new(options.hot_log_bytes);
+        let mut index = index::Index::new()?;
+        let start = recovery::recover(&*dir, &name, &hasher, &mut index, &chunks)?;
+        let log = Arc::new(log::Log::new(dir, name.clone(), options, start));
+        let counters = AtomicCounters::default();
+        counters.keys.store(index.len() as u64, Ordering::Relaxed);
+        Ok(Arc::new(NativeEngine {
+            path: name,
+            disk,
+            hasher,
+            line: Arc::default(),
+            index: RwLock::new(index),
+            chunks,
+            log,
+            counters,
+            closed: AtomicBool::new(false),
+            lock: Mutex::new(Some(lock)),
+        }))
+    }
+
+    fn check_open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(Code::INVALID_STATE, format!("store {}: it was closed: start a manager again", self.path)));
+        }
+        Ok(())
+    }
+}
+
+impl Engine for NativeEngine {
+    fn name(&self) -> &str {
+        &self.path
+    }
+
+    fn hasher(&self) -> KeyHasher {
+        self.hasher
+    }
+
+    fn turn(&self) -> Turn {
+        self.line.draw()
+    }
+
+    fn commit(&self, mut turn: Turn, group: &mut [Commit<'_>], retry: &mut dyn FnMut(&Error) -> bool) -> Result<()> {
+        let mut staged = turn.stage(|| {
+            loop {
+                match self.stage(group) {
+                    Err(error) if retry(&error) => {}
+                    result => return result,
+                }
+            }
+        })?;
+        let written = self.write(&mut staged, group);
+        turn.publish(|| self.publish(staged, written, group))
+    }
+
+    fn resolve(&self, reads: &mut [ReadOp]) {
+        commit::locate(&self.index.read(), reads);
+    }
+
+    fn fetch(&self, reads: &mut [ReadOp], reader: &mut dyn Reader, hints: &ReadHints) {
+        self.fetch_reads(reads, reader, hints);
+    }
+
+    fn sync(&self) -> Result<()> {
+        self.check_open()?;
+        self.log.sync(&self.counters)
+    }
+
+    fn unsynced(&self) -> bool {
+        self.log.is_unsynced()
+    }
+
+    fn counters(&self) -> Counters {
+        let view = self.chunks.view();
+        let hot_bytes = view.iter().flatten().filter_map(|seen| seen.hot.as_ref()).map(|hot| hot.capacity()).sum();
+        let index = self.index.read();
+        Counters { keys: index.len() as u64, index_bytes: index.bytes() as u64, hot_bytes, ..self.counters.snapshot() }
+    }
+
+    fn io_report(&self) -> IoReport {
+        let (backend, reason) = self.disk.backend();
+        IoReport { backend, reason }
+    }
+
+    fn close(&self) -> Result<()> {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        let closed = self.log.close(&self.counters);
+        self.chunks.clear();
+        drop(self.lock.lock().take());
+        closed
+    }
+}

@@ -1,0 +1,67 @@
+# The way in: `make demo` shows the library at work, `make test` runs every test there is. `make help` lists the rest.
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+LIB_DIR    := $(TARGET_DIR)/release
+CC         ?= cc
+CARGO      ?= cargo
+# What the demo stores.
+FILES      ?= /usr/include
+# For bench: make bench ARGS="--runs 5 only=get"
+ARGS       ?=
+
+export TARGET_DIR_ABS := $(abspath $(TARGET_DIR))
+EXAMPLES := $(MAKE) --no-print-directory -C examples-c TARGET_DIR=$(TARGET_DIR_ABS) FILES=$(FILES)
+
+all: lib
+
+help:
+	@sed -n 's/^##//p' Makefile
+
+##  make            the library: target/release/libkvbatch.so, .so.1 and .a
+lib:
+	$(CARGO) build --release --lib
+	@ln -sf libkvbatch.so $(LIB_DIR)/libkvbatch.so.1
+
+##  make demo       builds the library, stores real files, reads them back in a second process
+demo: lib
+	@$(EXAMPLES) STORES=$(TARGET_DIR_ABS)/demo demo
+
+##  make test       every test: Rust, C, io_uring denied, planted bugs, valgrind (if there), examples
+test: lib
+	@.ci/test
+
+##  make examples   builds and runs every example
+examples: lib
+	@$(EXAMPLES) run
+
+##  make valgrind   the quick C cases under valgrind
+valgrind:
+	@.ci/test valgrind
+
+##  make bench      the benchmark through the C API; ARGS="--help" for its options
+bench: lib $(TARGET_DIR)/bench/bench
+	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores $(ARGS)
+
+$(TARGET_DIR)/bench/bench: benches/bench.c benches/support.h $(wildcard include/kvserver/*.h)
+	@mkdir -p $(TARGET_DIR)/bench
+	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Wpedantic $(CFLAGS) -Iinclude $< -L$(LIB_DIR) -lkvbatch -Wl,-rpath,$(abspath $(LIB_DIR)) -o $@
+
+##  make coverage   line coverage of src by all tests, Rust and C; fails below 85 %
+coverage:
+	@.ci/coverage
+
+##  make headers    writes include/kvserver/*.h anew from the source
+headers:
+	KVBATCH_BLESS=1 $(CARGO) test --quiet --test headers
+
+##  make lint       format and lints, as continuous integration wants them
+lint:
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets --quiet -- -D warnings
+	$(CARGO) clippy --all-targets --features planted --quiet -- -D warnings
+
+##  make clean      takes away everything that was built
+clean:
+	$(CARGO) clean
+
+.PHONY: all help lib demo test examples valgrind bench coverage headers lint clean

@@ -1,0 +1,353 @@
+//! A batch, from its creation to its end.
+//!
+//! The context is shared (the caller's handle, the lane, threads that wait); its `Work` is owned: by the context while
+//! it is pending or has ended, by an executor in between. Lock order: a context's state, then the lane's queue.
+
+use super::deliver::Delivery;
+use super::fork;
+use super::lane::{Entry, Lane, Place};
+use super::manager::Manager;
+use super::operation::{CompleteHook, Edge, Hook, OpKind};
+use super::settings::Settings;
+use super::stats::{Stats, Tally};
+use super::status::Status;
+use super::work::Work;
+use crate::base::clock;
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::limits::BATCH_OPS_MAX;
+use crate::base::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
+
+/// See the top of this file.
+pub struct Context {
+    id: u64,
+    pub(super) manager: Arc<Manager>,
+    pub(super) edge: &'static dyn Edge,
+    pub(super) edge_tag: AtomicUsize,
+    max_ops: usize,
+    /// The state's status, to be read without the lock.
+    status: AtomicU8,
+    pub(super) state: Mutex<State>,
+    pub(super) changed: Condvar,
+}
+
+pub(super) struct State {
+    pub status: Status,
+    /// Here while pending and after the end.
+    pub work: Option<Box<Work>>,
+    pub lane: Option<Arc<Lane>>,
+    pub delivery: Delivery,
+    /// The status that the end will bring.
+    pub end: Status,
+    pub waiters: usize,
+    pub outs_written: bool,
+    pub destroyed: bool,
+    pub first_error: Option<Error>,
+    pub tally: Tally,
+    submitted_at: Option<Instant>,
+    operations: u64,
+    held_bytes: usize,
+    held_bytes_peak: usize,
+}
+
+impl Context {
+    /// A new batch for at most `max_ops` operations (0: as configured). `edge` gets its results.
+    pub fn create(manager: &Arc<Manager>, max_ops: usize, edge: &'static dyn Edge) -> Result<Arc<Context>> {
+        let max_ops = if max_ops == 0 { manager.settings().max_batch_size } else { max_ops };
+        if max_ops > BATCH_OPS_MAX {
+            return Err(Error::new(
+                Code::INVALID_PARAM,
+                format!("a batch of {max_ops} operations: use at most KV_ASYNC_BATCH_MAX_SIZE ({BATCH_OPS_MAX})"),
+            ));
+        }
+        /// Most batches are about this large; larger ones grow.
+        const EXPECTED_OPS: usize = 256;
+        let work = Box::new(Work::new(manager.settings().allocator, max_ops.min(EXPECTED_OPS))?);
+        let state = State {
+            status: Status::Pending,
+            work: Some(work),
+            lane: None,
+            delivery: Delivery::NotYet,
+            end: Status::Pending,
+            waiters: 0,
+            outs_written: false,
+            destroyed: false,
+            first_error: None,
+            tally: Tally::default(),
+            submitted_at: None,
+            operations: 0,
+            held_bytes: 0,
+            held_bytes_peak: 0,
+        };
+        let context = Arc::new(Context {
+            id: manager.next_id(),
+            manager: Arc::clone(manager),
+            edge,
+            edge_tag: AtomicUsize::new(0),
+            max_ops,
+            status: AtomicU8::new(Status::Pending as u8),
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        });
+        manager.adopt(&context)?;
+        Ok(context)
+    }
+
+    /// Names this batch for the edge.
+    pub fn set_edge_tag(&self, tag: usize) {
+        self.edge_tag.store(tag, Ordering::Release);
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn batch_id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        self.manager.settings()
+    }
+
+    pub(super) fn set_status(&self, state: &mut State, next: Status) {
+        debug_assert!(state.status.may_become(next), "{:?} to {next:?}", state.status);
+        state.status = next;
+        self.status.store(next as u8, Ordering::Release);
+    }
+
+    /// Where the batch is in its life.
+    pub fn status(&self) -> Status {
+        Status::from_number(self.status.load(Ordering::Acquire).into()).unwrap_or(Status::Failed)
+    }
+
+    /// Adds an operation; key and value are copied. What is refused leaves the batch as it was.
+    pub fn add(&self, kind: OpKind, key: &[u8], value: &[u8], hook: Hook) -> Result<()> {
+        let mut state = self.state.lock();
+        let Some(work) = state.work.as_mut().filter(|_| self.status() == Status::Pending) else {
+            return Err(not_pending(self.status(), "takes no more operations: create another batch"));
+        };
+        if work.ops.len() >= self.max_ops {
+            return Err(Error::new(
+                Code::BATCH_FULL,
+                format!("the batch holds {} operations, as many as it was created for: submit it and create another", self.max_ops),
+            ));
+        }
+        work.add(self.settings(), kind, key, value, hook)?;
+        let held = work.held_bytes();
+        state.tally.add();
+        self.note_held(&mut state, held);
+        Ok(())
+    }
+
+    fn note_held(&self, state: &mut State, held: usize) {
+        self.manager.note_held(state.held_bytes, held);
+        state.held_bytes = held;
+        state.held_bytes_peak = state.held_bytes_peak.max(held);
+    }
+
+    /// Hands the batch over. Never waits for a disk, never calls back.
+    pub fn submit(self: &Arc<Self>, complete: CompleteHook) -> Result<()> {
+        let began = Instant::now();
+        let mut state = self.state.lock();
+        let Some(mut work) = state.work.take().filter(|_| self.status() == Status::Pending) else {
+            return Err(not_pending(self.status(), "cannot be submitted (again): create another batch"));
+        };
+        let lane = match self.ready_to_submit(&mut work) {
+            Ok(lane) => lane,
+            Err(error) => {
+                state.work = Some(work);
+                return Err(error);
+            }
+        };
+        work.complete = complete;
+        let operations = work.ops.len() as u64;
+        let writes = work.census.puts + work.census.deletes + work.census.updates;
+        let reads_only = writes == 0 && work.census.syncs == 0;
+        let alone = work.census.updates > 0 || (self.settings().fail_fast && work.census.gets > 0 && writes > 0);
+        let deadline = clock::deadline(self.settings().timeout_ms.into());
+        let entry = Entry { context: Arc::clone(self), work: Some(work), deadline, place: Place::Read { after: 0 } };
+        state.operations = operations;
+        state.submitted_at = Some(began);
+        state.lane = Some(Arc::clone(&lane));
+        self.set_status(&mut state, Status::Submitted);
+        self.manager.note_queued(operations);
+        if let Err((error, mut entry)) = lane.submit(entry, reads_only, alone) {
+            self.manager.note_begun(operations);
+            self.manager.leave_flight();
+            state.status = Status::Pending;
+            self.status.store(Status::Pending as u8, Ordering::Release);
+            state.work = entry.work.take();
+            return Err(error);
+        }
+        let took = began.elapsed().as_nanos() as u64;
+        state.tally.submit(operations, began, took);
+        self.manager.tally(|tally| tally.submit(operations, began, took));
+        Ok(())
+    }
+
+    fn ready_to_submit(&self, work: &mut Work) -> Result<Arc<Lane>> {
+        if work.ops.is_empty() {
+            return Err(Error::new(Code::INVALID_PARAM, "the batch is empty: add operations before submitting it"));
+        }
+        work.reserve_plan()?;
+        self.manager.enter_flight()
+    }
+
+    /// An executor (or whoever ends the batch unexecuted) has it now.
+    pub(super) fn begin(&self) {
+        let mut state = self.state.lock();
+        self.set_status(&mut state, Status::Completing);
+        self.manager.note_begun(state.operations);
+    }
+
+    /// The operations have ended: counts them, and sees to it that somebody delivers them.
+    pub(super) fn finish(self: &Arc<Self>, work: Box<Work>, error: Option<Error>) {
+        let now = Instant::now();
+        let mut outcome = work.outcome();
+        let quiet = !work.has_callbacks();
+        let mut state = self.state.lock();
+        if state.status == Status::Submitted {
+            // Only an entry that was dropped by a panic comes here without having begun.
+            self.set_status(&mut state, Status::Completing);
+            self.manager.note_begun(state.operations);
+        }
+        outcome.latency_ns = state.submitted_at.map_or(0, |at| now.saturating_duration_since(at).as_nanos() as u64);
+        state.end = match (outcome.failed, outcome.cancelled) {
+            (0, 0) => Status::Completed,
+            (0, _) => Status::Cancelled,
+            _ => Status::Failed,
+        };
+        state.first_error = error;
+        state.tally.end(&outcome, now);
+        self.manager.tally(|tally| tally.end(&outcome, now));
+        self.note_held(&mut state, work.held_bytes());
+        state.work = Some(work);
+        state.delivery = Delivery::Ready;
+        if quiet {
+            let end = state.end;
+            self.set_status(&mut state, end);
+            self.conclude(state);
+        } else if state.waiters > 0 {
+            self.changed.notify_all(); // one of them delivers
+        } else {
+            let lane = state.lane.clone();
+            drop(state);
+            if let Some(lane) = lane {
+                lane.deliveries.push(Arc::clone(self));
+            }
+        }
+    }
+
+    /// The last callback has returned.
+    pub(super) fn conclude(&self, mut state: MutexGuard<'_, State>) {
+        self.manager.leave_flight(); // first: who has waited may submit the next batch
+        state.delivery = Delivery::Done;
+        state.lane = None;
+        if state.destroyed {
+            self.drop_work(&mut state);
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn drop_work(&self, state: &mut State) {
+        let work = state.work.take();
+        self.note_held(state, 0);
+        drop(work);
+    }
+
+    /// Gives the batch up, unless somebody has begun to execute it (`BUSY`). An ended one is left alone.
+    pub fn cancel(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        match state.status {
+            Status::Pending => {
+                let operations = state.work.as_ref().map_or(0, |work| work.ops.len() as u64);
+                state.tally.end_unsubmitted(operations);
+                state.status = Status::Cancelled;
+                self.status.store(Status::Cancelled as u8, Ordering::Release);
+                drop(state);
+                self.changed.notify_all();
+                Ok(())
+            }
+            Status::Submitted => {
+                let lane = state.lane.clone();
+                drop(state);
+                match lane.and_then(|lane| lane.remove(self)) {
+                    Some(mut entry) => {
+                        self.begin();
+                        entry.end_unexecuted(Error::new(Code::CANCELLED, "the batch was cancelled before anybody began to execute it"));
+                        Ok(())
+                    }
+                    None => Err(too_late()),
+                }
+            }
+            Status::Completing => Err(too_late()),
+            Status::Completed | Status::Failed | Status::Cancelled => Ok(()),
+        }
+    }
+
+    /// What the batch has done so far.
+    pub fn stats(&self) -> Stats {
+        let state = self.state.lock();
+        let in_flight = matches!(state.status, Status::Submitted | Status::Completing) || state.is_delivering();
+        Stats {
+            peak_memory_usage: state.held_bytes_peak,
+            current_memory_usage: state.held_bytes,
+            active_batches: u32::from(in_flight),
+            queued_operations: if state.status == Status::Submitted { state.operations as u32 } else { 0 },
+            ..state.tally.of_context()
+        }
+    }
+
+    /// Sets all sums back to zero; what is held and what is in flight stays counted.
+    pub fn reset_stats(&self) {
+        let mut state = self.state.lock();
+        state.tally = Tally::default();
+        state.held_bytes_peak = state.held_bytes;
+    }
+
+    /// Names and values of everything else that is counted, for printing.
+    pub fn counters(&self) -> Vec<(String, String)> {
+        self.manager.counters()
+    }
+
+    /// Ends the handle's life: pending work is dropped, work in flight is waited for, its own callback goes on first.
+    pub fn destroy(self: &Arc<Self>) {
+        if fork::is_forked_child() {
+            // Threads that do not exist here may hold the lock for ever: free what can be had, leave the rest.
+            if let Some(mut state) = self.state.try_lock() {
+                drop(state.work.take());
+            }
+            return;
+        }
+        self.manager.forget(self.id);
+        let in_flight = {
+            let mut state = self.state.lock();
+            state.destroyed = true;
+            if matches!(state.status, Status::Pending) || state.status == Status::Cancelled && state.delivery == Delivery::NotYet {
+                self.drop_work(&mut state);
+                return;
+            }
+            state.delivery != Delivery::Done
+        };
+        if in_flight && !self.is_delivered_by_this_thread() {
+            self.wait_for_end();
+        }
+        let mut state = self.state.lock();
+        if state.delivery == Delivery::Done {
+            self.drop_work(&mut state);
+        }
+    }
+}
+
+fn not_pending(status: Status, advice: &str) -> Error {
+    let name = status.name().to_str().unwrap_or("?");
+    Error::new(Code::INVALID_STATE, format!("the batch is {name}: it {advice}"))
+}
+
+fn too_late() -> Error {
+    Error::new(Code::BUSY, "the batch is being executed and will complete: wait for it")
+}

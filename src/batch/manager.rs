@@ -1,0 +1,263 @@
+//! A manager: created, running, stopped, and its share of a store's lane.
+
+use super::context::Context;
+use super::fork;
+use super::lane::Lane;
+use super::scope;
+use super::settings::Settings;
+use super::stats::{Stats, Tally};
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::log;
+use crate::base::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use crate::store::{self, Store, StoreUrl};
+use std::collections::HashMap;
+use std::sync::Weak;
+
+/// See the top of this file.
+pub struct Manager {
+    id: u64,
+    settings: Settings,
+    url: StoreUrl,
+    /// Held while starting and stopping, so that these follow each other.
+    life: Mutex<Life>,
+    flight: Mutex<Flight>,
+    landed: Condvar,
+    contexts: Mutex<HashMap<u64, Weak<Context>>>,
+    tally: Mutex<Tally>,
+    queued_operations: AtomicU64,
+    held_bytes: AtomicUsize,
+    held_bytes_peak: AtomicUsize,
+}
+
+/// The store, from the first start to the stop (a store in memory: to the end).
+#[derive(Default)]
+struct Life {
+    store: Option<Arc<Store>>,
+    ended: bool,
+}
+
+#[derive(Default)]
+struct Flight {
+    /// Where batches go while the manager is running.
+    lane: Option<Arc<Lane>>,
+    batches: u32,
+}
+
+impl Manager {
+    /// A manager that has touched no file yet.
+    pub fn create(settings: Settings, url: &[u8]) -> Result<Arc<Manager>> {
+        settings.validate()?;
+        Ok(Arc::new(Manager {
+            id: next_id(),
+            settings,
+            url: StoreUrl::parse(url)?,
+            life: Mutex::default(),
+            flight: Mutex::default(),
+            landed: Condvar::new(),
+            contexts: Mutex::default(),
+            tally: Mutex::default(),
+            queued_operations: AtomicU64::new(0),
+            held_bytes: AtomicUsize::new(0),
+            held_bytes_peak: AtomicUsize::new(0),
+        }))
+    }
+
+    /// What it was created with.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(super) fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub(super) fn next_id(&self) -> u64 {
+        next_id()
+    }
+
+    /// Opens the store and starts to take batches. Starting a running manager changes nothing.
+    pub fn start(self: &Arc<Self>) -> Result<()> {
+        let life = if scope::inside_callback_of(self.id) { self.life.try_lock() } else { Some(self.life.lock()) };
+        let Some(mut life) = life else {
+            return Err(Error::new(Code::INVALID_STATE, "the manager is being stopped and waits for this callback: start it afterwards"));
+        };
+        if life.ended {
+            return Err(Error::new(Code::INVALID_STATE, "the manager was destroyed: create another"));
+        }
+        if self.flight.lock().lane.is_some() {
+            return Ok(());
+        }
+        fork::mark_started();
+        let store = match life.store.take() {
+            Some(store) => store,
+            None => store::open(&self.url, self.settings.io_queue_depth)?,
+        };
+        let companion = store.companion(|| Lane::new(Arc::clone(store.engine())));
+        let lane = companion.downcast::<Lane>().map_err(|_| Error::new(Code::UNKNOWN, "internal error: a store's companion is no lane"));
+        match lane.and_then(|lane| lane.enter(self.id, &self.settings).map(|()| lane)) {
+            Ok(lane) => {
+                self.flight.lock().lane = Some(lane);
+                life.store = Some(store);
+                Ok(())
+            }
+            Err(error) => {
+                store.release().unwrap_or_else(|e| log::write(log::Level::Error, "start", &e.message));
+                Err(error)
+            }
+        }
+    }
+
+    /// Completes what was submitted, refuses what comes after, closes the store. Stopping a stopped one changes nothing.
+    pub fn stop(&self) -> Result<()> {
+        if scope::inside_callback_of(self.id) {
+            let text = "a callback cannot stop its own manager: it would wait for itself; stop it from another thread";
+            return Err(Error::new(Code::INVALID_STATE, text));
+        }
+        let mut life = self.life.lock();
+        let Some(lane) = self.flight.lock().lane.take() else { return Ok(()) };
+        {
+            let mut flight = self.flight.lock();
+            while flight.batches > 0 {
+                self.landed.wait(&mut flight);
+            }
+        }
+        lane.leave(self.id);
+        drop(lane);
+        match (&self.url, life.store.take()) {
+            (StoreUrl::File(_), Some(store)) => store.release(),
+            (_, store) => {
+                life.store = store; // memory is kept until the manager goes
+                Ok(())
+            }
+        }
+    }
+
+    /// Stops, and takes along the contexts that still live. From a callback of its own it happens in another thread.
+    pub fn destroy(self: &Arc<Self>) {
+        if fork::is_forked_child() {
+            for context in self.contexts.try_lock().iter().flat_map(|contexts| contexts.values()).filter_map(Weak::upgrade) {
+                context.destroy();
+            }
+            return;
+        }
+        if scope::inside_callback_of(self.id) {
+            let manager = Arc::clone(self);
+            if let Err(error) = spawn("kvbatch-destroy", move || manager.destroy()) {
+                log::write(log::Level::Error, "destroy", &error.message);
+            }
+            return;
+        }
+        if let Err(error) = self.stop() {
+            log::write(log::Level::Error, "destroy", &error.message);
+        }
+        let contexts: Vec<_> = self.contexts.lock().drain().collect();
+        for context in contexts.iter().filter_map(|(_, context)| context.upgrade()) {
+            context.destroy();
+        }
+        let mut life = self.life.lock();
+        life.ended = true;
+        if let Some(store) = life.store.take()
+            && let Err(error) = store.release()
+        {
+            log::write(log::Level::Error, "destroy", &error.message);
+        }
+    }
+
+    /// Edge tags of the contexts that still live.
+    pub fn contexts(&self) -> Vec<usize> {
+        let contexts = self.contexts.lock();
+        contexts.values().filter_map(Weak::upgrade).map(|context| context.edge_tag.load(Ordering::Acquire)).collect()
+    }
+
+    pub(super) fn adopt(&self, context: &Arc<Context>) -> Result<()> {
+        let mut contexts = self.contexts.lock();
+        contexts.try_reserve(1).map_err(|_| Error::no_memory("no memory for another batch: destroy some first"))?;
+        contexts.insert(context.id(), Arc::downgrade(context));
+        Ok(())
+    }
+
+    pub(super) fn forget(&self, context: u64) {
+        self.contexts.lock().remove(&context);
+    }
+
+    /// One more batch in flight, if there may be; where it goes.
+    pub(super) fn enter_flight(&self) -> Result<Arc<Lane>> {
+        let mut flight = self.flight.lock();
+        let Some(lane) = flight.lane.clone() else {
+            return Err(Error::new(Code::INVALID_STATE, "the manager is not running: start it, then submit again"));
+        };
+        if flight.batches >= self.settings.max_concurrent_batches {
+            return Err(Error::new(
+                Code::BUSY,
+                format!(
+                    "{} batches are in flight, config.max_concurrent_batches allows no more: wait for one, then submit again",
+                    flight.batches
+                ),
+            ));
+        }
+        flight.batches += 1;
+        Ok(lane)
+    }
+
+    pub(super) fn leave_flight(&self) {
+        let mut flight = self.flight.lock();
+        flight.batches -= 1;
+        let landed = flight.batches == 0 && flight.lane.is_none();
+        drop(flight);
+        if landed {
+            self.landed.notify_all();
+        }
+    }
+
+    pub(super) fn note_queued(&self, operations: u64) {
+        self.queued_operations.fetch_add(operations, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_begun(&self, operations: u64) {
+        self.queued_operations.fetch_sub(operations, Ordering::Relaxed);
+    }
+
+    pub(super) fn note_held(&self, before: usize, after: usize) {
+        let held = self.held_bytes.fetch_add(after.wrapping_sub(before), Ordering::Relaxed).wrapping_add(after.wrapping_sub(before));
+        if held > self.held_bytes_peak.load(Ordering::Relaxed) {
+            self.held_bytes_peak.fetch_max(held, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn tally(&self, note: impl FnOnce(&mut Tally)) {
+        note(&mut self.tally.lock());
+    }
+
+    /// What all batches of this manager have done so far.
+    pub fn stats(&self) -> Stats {
+        let tally = *self.tally.lock();
+        Stats {
+            peak_memory_usage: self.held_bytes_peak.load(Ordering::Relaxed),
+            current_memory_usage: self.held_bytes.load(Ordering::Relaxed),
+            active_batches: self.flight.lock().batches,
+            queued_operations: self.queued_operations.load(Ordering::Relaxed) as u32,
+            ..tally.of_manager()
+        }
+    }
+
+    /// Names and values of what the lane and the engine count, while the manager is running.
+    pub fn counters(&self) -> Vec<(String, String)> {
+        let Some(lane) = self.flight.lock().lane.clone() else { return Vec::new() };
+        let report = lane.engine.io_report();
+        let mut lines = vec![
+            ("store".to_owned(), lane.engine.name().to_owned()),
+            ("io_backend".to_owned(), report.backend.to_owned()),
+            ("io_backend_reason".to_owned(), report.reason),
+        ];
+        let counted = lane.counters.named().into_iter().chain(lane.engine.counters().named());
+        lines.extend(counted.map(|(name, value)| (name.to_owned(), value.to_string())));
+        lines
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

@@ -1,0 +1,322 @@
+//! Memory of a batch, all of it from the caller's `alloc_func`: a growing array and an arena of blocks.
+//!
+//! Used by the batch layer only. The one room of this layer with `unsafe`; what it offers is safe. It must never
+//! take memory from anywhere else, and never hand out a byte that was not written.
+#![allow(unsafe_code)]
+
+use crate::base::error::{Error, Result};
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::marker::PhantomData;
+use std::ops::{Deref, DerefMut};
+use std::ptr::NonNull;
+
+thread_local! {
+    static IN_ALLOCATOR: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside the caller's `alloc_func` or `free_func` right now: a call of the library from there
+/// could meet its own lock, so the edge refuses it.
+pub fn in_allocator() -> bool {
+    IN_ALLOCATOR.get()
+}
+
+/// The caller's allocator. Both functions may be called from any thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocator {
+    /// Returns memory aligned as `malloc` aligns, or NULL.
+    pub alloc: unsafe extern "C" fn(usize) -> *mut c_void,
+    /// Takes it back.
+    pub free: unsafe extern "C" fn(*mut c_void),
+}
+
+impl Allocator {
+    /// `malloc` and `free`.
+    pub fn system() -> Self {
+        Allocator { alloc: libc::malloc, free: libc::free }
+    }
+
+    fn take(&self, len: usize) -> Option<NonNull<u8>> {
+        let before = IN_ALLOCATOR.replace(true);
+        // SAFETY: the configuration's contract: `alloc_func` behaves like `malloc`.
+        let memory = unsafe { (self.alloc)(len) };
+        IN_ALLOCATOR.set(before);
+        NonNull::new(memory.cast())
+    }
+
+    fn give_back(&self, memory: NonNull<u8>) {
+        let before = IN_ALLOCATOR.replace(true);
+        // SAFETY: `memory` came from `take` of the same allocator and is given back once.
+        unsafe { (self.free)(memory.as_ptr().cast()) };
+        IN_ALLOCATOR.set(before);
+    }
+}
+
+/// A growing array whose memory comes from an `Allocator`. Growth can fail; nothing else can.
+pub struct Array<T> {
+    memory: NonNull<T>,
+    len: usize,
+    capacity: usize,
+    allocator: Allocator,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: an `Array` owns its elements as a `Vec` does; the allocator's functions may be called from any thread.
+unsafe impl<T: Send> Send for Array<T> {}
+// SAFETY: shared access gives shared access to the elements only.
+unsafe impl<T: Sync> Sync for Array<T> {}
+
+impl<T> Array<T> {
+    const ALIGN_OK: () = assert!(align_of::<T>() <= 16 && size_of::<T>() > 0, "malloc aligns to 16 bytes");
+
+    /// An empty array; takes no memory yet.
+    pub fn new(allocator: Allocator) -> Self {
+        let () = Self::ALIGN_OK;
+        Array { memory: NonNull::dangling(), len: 0, capacity: 0, allocator, owns: PhantomData }
+    }
+
+    /// Makes room for `more` further elements.
+    pub fn reserve(&mut self, more: usize) -> Result<()> {
+        if self.capacity - self.len >= more {
+            return Ok(());
+        }
+        let no_memory = || Error::no_memory("alloc_func gave no memory for a batch's tables; submit what there is or free memory");
+        let wanted = self.len.checked_add(more).ok_or_else(no_memory)?;
+        let capacity = wanted.max(self.capacity.saturating_mul(2)).max(8);
+        let bytes = capacity.checked_mul(size_of::<T>()).ok_or_else(no_memory)?;
+        let memory: NonNull<T> = self.allocator.take(bytes).ok_or_else(no_memory)?.cast();
+        // SAFETY: both regions hold at least `len` elements and do not overlap: one was just allocated. The elements
+        // move: the old region is given back without dropping them.
+        unsafe { std::ptr::copy_nonoverlapping(self.memory.as_ptr(), memory.as_ptr(), self.len) };
+        self.release_memory();
+        self.memory = memory;
+        self.capacity = capacity;
+        Ok(())
+    }
+
+    /// Adds an element at the end.
+    #[inline]
+    pub fn push(&mut self, element: T) -> Result<()> {
+        if self.len == self.capacity {
+            self.reserve(1)?;
+        }
+        // SAFETY: `len < capacity`, so the slot is inside the region and holds no live element.
+        unsafe { self.memory.as_ptr().add(self.len).write(element) };
+        self.len += 1;
+        Ok(())
+    }
+
+    /// Adds copies of `element` until there are `len`.
+    pub fn extend_to(&mut self, len: usize, element: T) -> Result<()>
+    where
+        T: Copy,
+    {
+        self.reserve(len.saturating_sub(self.len))?;
+        while self.len < len {
+            self.push(element)?;
+        }
+        Ok(())
+    }
+
+    /// Drops the elements behind the first `len`.
+    pub fn truncate(&mut self, len: usize) {
+        while self.len > len {
+            self.len -= 1;
+            // SAFETY: the element is live, and `len` no longer counts it.
+            unsafe { self.memory.as_ptr().add(self.len).drop_in_place() };
+        }
+    }
+
+    /// Bytes of memory that this array holds.
+    pub fn held_bytes(&self) -> usize {
+        self.capacity * size_of::<T>()
+    }
+
+    fn release_memory(&mut self) {
+        if self.capacity > 0 {
+            self.allocator.give_back(self.memory.cast());
+            self.capacity = 0;
+        }
+    }
+}
+
+impl<T> Deref for Array<T> {
+    type Target = [T];
+    #[inline]
+    fn deref(&self) -> &[T] {
+        // SAFETY: the first `len` elements are live.
+        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.len) }
+    }
+}
+
+impl<T> DerefMut for Array<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [T] {
+        // SAFETY: the first `len` elements are live, and `&mut self` is exclusive.
+        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.len) }
+    }
+}
+
+impl<T> Drop for Array<T> {
+    fn drop(&mut self) {
+        self.truncate(0);
+        self.release_memory();
+    }
+}
+
+/// Where something lies in an `Arena`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Span {
+    /// Which block.
+    pub block: u32,
+    /// Where in it, in bytes.
+    pub offset: u32,
+}
+
+struct Block {
+    memory: NonNull<u8>,
+    capacity: usize,
+    used: usize,
+}
+
+/// Bytes that stay where they are until the arena goes: blocks of growing size, filled from the front.
+pub struct Arena {
+    blocks: Array<Block>,
+    allocator: Allocator,
+}
+
+// SAFETY: an arena owns its blocks; the allocator's functions may be called from any thread.
+unsafe impl Send for Arena {}
+// SAFETY: shared access reads only.
+unsafe impl Sync for Arena {}
+
+const BLOCK_LEN_MIN: usize = 4 << 10;
+const BLOCK_LEN_MAX: usize = 1 << 20;
+
+/// Everything in an arena starts at a multiple of this, in bytes.
+const ALIGN: usize = 8;
+
+impl Arena {
+    /// An empty arena; takes no memory yet.
+    pub fn new(allocator: Allocator) -> Self {
+        Arena { blocks: Array::new(allocator), allocator }
+    }
+
+    /// Sets `len` bytes aside, all zero, with a zero byte behind them that belongs to nobody.
+    #[inline]
+    pub fn take(&mut self, len: usize) -> Result<(Span, &mut [u8])> {
+        let start = match self.blocks.last() {
+            Some(block) if block.capacity - block.used > len => block.used,
+            _ => self.add_block(len)?,
+        };
+        let number = self.blocks.len() - 1;
+        let block = &mut self.blocks[number];
+        block.used = (start + len).next_multiple_of(ALIGN);
+        // SAFETY: `start + len < capacity`, and capacities and starts are multiples of `ALIGN`, so the padded range is
+        // inside the block; nobody else has it: `used` only grows. It is zeroed before it is seen as a slice.
+        let bytes = unsafe {
+            let at = block.memory.as_ptr().add(start);
+            at.write_bytes(0, (len + 1).next_multiple_of(ALIGN));
+            std::slice::from_raw_parts_mut(at, len)
+        };
+        Ok((Span { block: number as u32, offset: start as u32 }, bytes))
+    }
+
+    #[cold]
+    fn add_block(&mut self, len: usize) -> Result<usize> {
+        let no_memory = || Error::no_memory("alloc_func gave no memory for a batch's data; submit what there is or free memory");
+        let usual = self.blocks.last().map_or(BLOCK_LEN_MIN, |last| (last.capacity * 2).clamp(BLOCK_LEN_MIN, BLOCK_LEN_MAX));
+        let capacity = (len + 1).next_multiple_of(ALIGN).max(usual);
+        if u32::try_from(capacity).is_err() {
+            return Err(no_memory());
+        }
+        self.blocks.reserve(1)?;
+        let memory = self.allocator.take(capacity).ok_or_else(no_memory)?;
+        self.blocks.push(Block { memory, capacity, used: 0 })?;
+        Ok(0)
+    }
+
+    /// Takes back the last thing that was set aside, which started at `span`.
+    pub fn give_back(&mut self, span: Span) {
+        if let Some(block) = self.blocks.last_mut() {
+            block.used = span.offset as usize;
+        }
+    }
+
+    /// The `len` bytes at `span`.
+    #[inline]
+    pub fn bytes(&self, span: Span, len: usize) -> &[u8] {
+        let block = &self.blocks[span.block as usize];
+        let start = span.offset as usize;
+        assert!(start + len <= block.used, "a span lies inside what was set aside");
+        // SAFETY: the range lies below `used`, where every byte was written by `take`.
+        unsafe { std::slice::from_raw_parts(block.memory.as_ptr().add(start), len) }
+    }
+
+    /// Every block's used bytes, to be changed in place.
+    pub fn blocks_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
+        self.blocks.iter_mut().map(|block| {
+            // SAFETY: everything below `used` was written: `take` zeroes what it sets aside, padding included.
+            unsafe { std::slice::from_raw_parts_mut(block.memory.as_ptr(), block.used) }
+        })
+    }
+
+    /// Bytes of memory that this arena holds.
+    pub fn held_bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.capacity).sum::<usize>() + self.blocks.held_bytes()
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        for block in self.blocks.iter() {
+            self.allocator.give_back(block.memory);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn arrays_grow_and_drop_their_elements() {
+        let witness = Arc::new(());
+        let mut array = Array::new(Allocator::system());
+        for _ in 0..100 {
+            array.push(Arc::clone(&witness)).expect("memory");
+        }
+        array.truncate(40);
+        assert_eq!(Arc::strong_count(&witness), 41);
+        drop(array);
+        assert_eq!(Arc::strong_count(&witness), 1);
+    }
+
+    #[test]
+    fn arenas_keep_things_in_place() {
+        let mut arena = Arena::new(Allocator::system());
+        let mut spans = Vec::new();
+        for i in 0..5000usize {
+            let (span, bytes) = arena.take(i % 700).expect("memory");
+            bytes.fill(i as u8);
+            spans.push((span, i % 700, i as u8));
+        }
+        let (big, bytes) = arena.take(3 << 20).expect("memory");
+        bytes.fill(9);
+        for (span, len, fill) in spans {
+            assert!(arena.bytes(span, len).iter().all(|b| *b == fill));
+        }
+        assert!(arena.bytes(big, 3 << 20).iter().all(|b| *b == 9));
+    }
+
+    #[test]
+    fn a_refused_allocation_is_an_error() {
+        extern "C" fn none(_: usize) -> *mut c_void {
+            std::ptr::null_mut()
+        }
+        let allocator = Allocator { alloc: none, free: libc::free };
+        assert!(Array::new(allocator).push(1u64).is_err());
+        assert!(Arena::new(allocator).take(1).is_err());
+    }
+}

@@ -1,0 +1,161 @@
+//! The batch layer on real engines: what C cannot reach yet (UPDATE, SYNC), and the ways of the whole.
+
+use super::operation::{CompleteHook, Edge, Hook, OpKind, OpView};
+use super::{Context, Manager, Settings, Status};
+use crate::base::code::Code;
+use crate::base::error::Result;
+use crate::base::sync::{Arc, Mutex};
+
+type Seen = (OpKind, Vec<u8>, Option<Vec<u8>>, Code, usize);
+
+/// Notes what is delivered. `user_data` of the hooks tells batches apart.
+struct Notes {
+    ops: Mutex<Vec<Seen>>,
+    ends: Mutex<Vec<(usize, usize, usize)>>,
+}
+
+static NOTES: Notes = Notes { ops: Mutex::new(Vec::new()), ends: Mutex::new(Vec::new()) };
+
+impl Edge for Notes {
+    fn op_done(&self, op: &OpView<'_>) {
+        self.ops.lock().push((op.kind, op.key.to_vec(), op.value.map(<[u8]>::to_vec), op.code, op.hook.user_data));
+    }
+    fn batch_done(&self, _tag: usize, completed: usize, failed: usize, hook: CompleteHook) {
+        self.ends.lock().push((completed, failed, hook.user_data));
+    }
+    fn write_out(&self, _hook: &Hook, _value: Option<&[u8]>) {}
+}
+
+/// Runs one batch and returns what its callbacks saw.
+fn run(manager: &Arc<Manager>, batch: usize, ops: &[(OpKind, &str, &str)]) -> (Result<()>, Vec<Seen>) {
+    let context = Context::create(manager, 0, &NOTES).expect("created");
+    for (kind, key, value) in ops {
+        let hook = Hook { callback: 1, user_data: batch, ..Hook::default() };
+        context.add(*kind, key.as_bytes(), value.as_bytes(), hook).expect("added");
+    }
+    context.submit(CompleteHook { callback: 1, user_data: batch }).expect("submitted");
+    let result = context.wait(60_000);
+    assert_eq!(context.status().is_end(), true);
+    context.destroy();
+    let mut seen = Vec::new();
+    NOTES.ops.lock().retain(|op| {
+        if op.4 == batch {
+            seen.push(op.clone());
+        }
+        op.4 != batch
+    });
+    (result, seen)
+}
+
+fn codes(seen: &[Seen]) -> Vec<Code> {
+    seen.iter().map(|op| op.3).collect()
+}
+
+fn on_every_engine(body: impl Fn(&Arc<Manager>, &dyn Fn() -> Arc<Manager>)) {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("store");
+    for url in ["memory:batch-tests".as_bytes(), path.as_os_str().as_encoded_bytes()] {
+        for fail_fast in [false, true] {
+            let make = || {
+                let manager = Manager::create(Settings { fail_fast, ..Settings::default() }, url).expect("created");
+                manager.start().expect("started");
+                manager
+            };
+            let manager = make();
+            body(&manager, &make);
+            manager.destroy();
+        }
+    }
+}
+
+#[test]
+fn puts_are_read_back_by_another_manager() {
+    on_every_engine(|manager, make| {
+        let (result, seen) = run(manager, 1, &[(OpKind::Put, "k", "v"), (OpKind::Put, "empty", ""), (OpKind::Get, "k", "")]);
+        assert_eq!((result, codes(&seen)), (Ok(()), vec![Code::NONE; 3]));
+        assert_eq!(seen[2].2.as_deref(), Some(&b"v"[..]));
+        let other = make();
+        let (_, seen) = run(&other, 1, &[(OpKind::Get, "k", ""), (OpKind::Get, "empty", ""), (OpKind::Get, "none", "")]);
+        assert_eq!(codes(&seen), [Code::NONE, Code::NONE, Code::KEY_NOT_FOUND]);
+        assert_eq!((seen[0].2.as_deref(), seen[1].2.as_deref(), seen[2].2.as_deref()), (Some(&b"v"[..]), Some(&b""[..]), None));
+        other.destroy();
+    });
+}
+
+#[test]
+fn an_update_wants_its_key_to_be_there() {
+    on_every_engine(|manager, _| {
+        let all_or_nothing = manager.settings().fail_fast;
+        assert!(run(manager, 2, &[(OpKind::Put, "u", "1"), (OpKind::Delete, "gone", "")]).0.is_ok());
+        let (result, seen) = run(manager, 2, &[(OpKind::Update, "u", "2"), (OpKind::Update, "gone", "x"), (OpKind::Put, "p", "y")]);
+        assert_eq!(result.expect_err("failed").code, Code::BATCH_FAILED);
+        let rest = if all_or_nothing { Code::BATCH_FAILED } else { Code::NONE };
+        assert_eq!(codes(&seen), [rest, Code::KEY_NOT_FOUND, rest]);
+        let (_, seen) = run(manager, 2, &[(OpKind::Get, "u", ""), (OpKind::Get, "gone", ""), (OpKind::Get, "p", "")]);
+        let expected = if all_or_nothing { "1" } else { "2" };
+        assert_eq!(seen[0].2.as_deref(), Some(expected.as_bytes()));
+        assert_eq!(codes(&seen[1..]), [Code::KEY_NOT_FOUND, if all_or_nothing { Code::KEY_NOT_FOUND } else { Code::NONE }]);
+        assert!(run(manager, 2, &[(OpKind::Delete, "p", "")]).0.is_ok());
+    });
+}
+
+#[test]
+fn sync_makes_what_came_before_durable() {
+    let directory = tempfile::tempdir().expect("directory");
+    let url = directory.path().join("store");
+    let settings = Settings { enable_batch_fsync: false, fsync_interval_ms: 0, ..Settings::default() };
+    let manager = Manager::create(settings, url.as_os_str().as_encoded_bytes()).expect("created");
+    manager.start().expect("started");
+    let counter = |name: &str| manager.counters().into_iter().find(|(n, _)| n == name).map_or(0, |(_, v)| v.parse().unwrap_or(0));
+    assert!(run(&manager, 3, &[(OpKind::Put, "a", "1")]).0.is_ok());
+    assert_eq!(counter("syncs"), 0);
+    assert!(run(&manager, 3, &[(OpKind::Sync, "", "")]).0.is_ok());
+    assert_eq!(counter("syncs"), 1);
+    assert!(run(&manager, 3, &[(OpKind::Put, "b", "1"), (OpKind::Sync, "", "")]).0.is_ok());
+    assert_eq!(counter("syncs"), 2);
+    assert!(run(&manager, 3, &[(OpKind::Sync, "", "")]).0.is_ok());
+    assert_eq!(counter("syncs"), 2, "nothing was left to be synced");
+    manager.destroy();
+}
+
+#[test]
+fn a_store_is_shared_and_closed_with_its_last_manager() {
+    on_every_engine(|manager, make| {
+        let other = make();
+        assert!(run(manager, 4, &[(OpKind::Put, "shared", "1")]).0.is_ok());
+        assert_eq!(run(&other, 4, &[(OpKind::Get, "shared", "")]).1[0].3, Code::NONE);
+        manager.stop().expect("stopped");
+        assert_eq!(run(&other, 4, &[(OpKind::Get, "shared", "")]).1[0].3, Code::NONE);
+        other.destroy();
+        manager.start().expect("started again");
+        assert_eq!(run(manager, 4, &[(OpKind::Get, "shared", "")]).1[0].3, Code::NONE);
+    });
+}
+
+#[test]
+fn many_threads_share_a_manager() {
+    on_every_engine(|manager, _| {
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                scope.spawn(move || {
+                    for batch in 0..20 {
+                        let context = Context::create(manager, 0, &NOTES).expect("created");
+                        for i in 0..20 {
+                            let key = format!("{thread}-{batch}-{i}");
+                            context.add(OpKind::Put, key.as_bytes(), key.as_bytes(), Hook::default()).expect("added");
+                        }
+                        context.submit(CompleteHook::default()).expect("submitted");
+                        assert_eq!(context.wait(60_000), Ok(()));
+                        assert_eq!(context.status(), Status::Completed);
+                        context.destroy();
+                    }
+                });
+            }
+        });
+        let (_, seen) = run(manager, 5, &[(OpKind::Get, "0-0-0", ""), (OpKind::Get, "7-19-19", "")]);
+        assert_eq!(seen[1].2.as_deref(), Some(&b"7-19-19"[..]));
+        let stats = manager.stats();
+        assert_eq!((stats.active_batches, stats.queued_operations, stats.failed_operations), (0, 0, 0));
+        assert_eq!(stats.completed_operations, 8 * 20 * 20 + 2);
+    });
+}

@@ -1,0 +1,511 @@
+//! What a batch holds: its operations, the encoded records, the values that were read, and the plan's tables.
+//!
+//! A `Work` belongs to its context while that is pending and again when it has ended; in between to whoever executes
+//! it. It is owned, not shared, so it needs no lock. All its memory comes from the caller's allocator.
+
+use super::memory::{Allocator, Arena, Array, Span};
+use super::operation::{
+    ANSWERED, CompleteHook, HAS_COPY, Hook, Op, OpKind, OpView, PACKED, READ_BACK, SHARED_OUT_LEN, SHARED_OUT_VALUE, TRANSIENT,
+};
+use super::settings::Settings;
+use super::stats::Outcome;
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::hash::KeyHash;
+use crate::base::limits::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
+use crate::engine::codec::{self, Codec};
+use crate::engine::record::Record;
+use crate::engine::{ReadOp, Reader, StoredValue, WriteOp};
+
+/// How many operations there are of each kind.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Census {
+    pub puts: u32,
+    pub gets: u32,
+    pub deletes: u32,
+    pub updates: u32,
+    pub syncs: u32,
+}
+
+/// See the top of this file.
+pub(super) struct Work {
+    pub ops: Array<Op>,
+    /// Encoded records: the log payload itself.
+    pub records: Arena,
+    /// Keys of reads, and raw values that callbacks will ask for.
+    pub side: Arena,
+    /// Values that were read.
+    pub values: Arena,
+    pub census: Census,
+    pub complete: CompleteHook,
+    /// The plan's results.
+    pub hashes: Array<KeyHash>,
+    pub table: Array<u32>,
+    pub writes: Array<WriteOp>,
+    pub reads: Array<ReadOp>,
+    pub deduplicated: u64,
+    pub packed: u64,
+    has_callbacks: bool,
+    has_outs: bool,
+    record_bytes: usize,
+    /// Bytes that adding made this batch hold.
+    added_bytes: usize,
+    /// Bytes of values that were read.
+    read_bytes: usize,
+    /// A callback's key lies here, with a NUL behind it.
+    key_scratch: Array<u8>,
+    pack_scratch: Array<u8>,
+}
+
+impl Work {
+    /// An empty batch that expects `expected` operations.
+    pub fn new(allocator: Allocator, expected: usize) -> Result<Work> {
+        let mut work = Work {
+            ops: Array::new(allocator),
+            records: Arena::new(allocator),
+            side: Arena::new(allocator),
+            values: Arena::new(allocator),
+            census: Census::default(),
+            complete: CompleteHook::default(),
+            hashes: Array::new(allocator),
+            table: Array::new(allocator),
+            writes: Array::new(allocator),
+            reads: Array::new(allocator),
+            deduplicated: 0,
+            packed: 0,
+            has_callbacks: false,
+            has_outs: false,
+            record_bytes: 0,
+            added_bytes: 0,
+            read_bytes: 0,
+            key_scratch: Array::new(allocator),
+            pack_scratch: Array::new(allocator),
+        };
+        work.ops.reserve(expected)?;
+        Ok(work)
+    }
+
+    /// Adds an operation, copying key and value. A refusal changes nothing that can be seen.
+    pub fn add(&mut self, settings: &Settings, kind: OpKind, key: &[u8], value: &[u8], hook: Hook) -> Result<()> {
+        if key.len() > KEY_LEN_MAX {
+            return Err(Error::new(Code::KEY_TOO_LONG, format!("a key of {} bytes: use at most {KEY_LEN_MAX}", key.len())));
+        }
+        if value.len() > VALUE_LEN_MAX {
+            return Err(Error::new(
+                Code::INVALID_PARAM,
+                format!("a value of {} bytes: use at most {VALUE_LEN_MAX}, or split it", value.len()),
+            ));
+        }
+        self.ops.reserve(1)?;
+        if hook.callback != 0 {
+            self.key_scratch.extend_to(key.len() + 1, 0)?;
+        }
+        let keep_copy = hook.callback != 0;
+        let mut op = Op {
+            hook,
+            place: Span::default(),
+            record_len: 0,
+            copy: Span::default(),
+            value_len: value.len() as u32,
+            code: Code::NONE,
+            key_len: key.len() as u16,
+            kind,
+            key_at: 0,
+            flags: 0,
+        };
+        let before = self.added_bytes;
+        let added = match kind {
+            OpKind::Sync => Ok(()),
+            OpKind::Get => self.add_read(settings, &mut op, key),
+            OpKind::Delete => self.add_record(settings, &mut op, &Record::delete(key)),
+            OpKind::Put | OpKind::Update => self.add_put(settings, &mut op, key, value, keep_copy),
+        };
+        if let Err(error) = added {
+            self.added_bytes = before;
+            return Err(error);
+        }
+        self.ops.push(op)?;
+        self.added_bytes += size_of::<Op>();
+        self.record_bytes += op.record_len as usize;
+        self.has_callbacks |= hook.callback != 0;
+        self.has_outs |= hook.out_value != 0 || hook.out_len != 0;
+        let counter = match kind {
+            OpKind::Put => &mut self.census.puts,
+            OpKind::Get => &mut self.census.gets,
+            OpKind::Delete => &mut self.census.deletes,
+            OpKind::Update => &mut self.census.updates,
+            OpKind::Sync => &mut self.census.syncs,
+        };
+        *counter += 1;
+        Ok(())
+    }
+
+    fn check_budget(&self, settings: &Settings, more: usize) -> Result<()> {
+        let total = self.added_bytes + more + size_of::<Op>();
+        if total > settings.max_memory_usage {
+            return Err(Error::new(
+                Code::BATCH_TOO_LARGE,
+                format!(
+                    "the batch would hold {total} bytes, config.max_memory_usage allows {}: submit what there is and start another batch",
+                    settings.max_memory_usage
+                ),
+            ));
+        }
+        if self.record_bytes + more > BATCH_BYTES_MAX {
+            return Err(Error::new(
+                Code::BATCH_TOO_LARGE,
+                format!("a batch writes at most {BATCH_BYTES_MAX} bytes: submit what there is and start another batch"),
+            ));
+        }
+        Ok(())
+    }
+
+    fn add_read(&mut self, settings: &Settings, op: &mut Op, key: &[u8]) -> Result<()> {
+        self.check_budget(settings, key.len())?;
+        let (span, bytes) = self.side.take(key.len())?;
+        bytes.copy_from_slice(key);
+        op.place = span;
+        self.added_bytes += key.len();
+        Ok(())
+    }
+
+    fn add_record(&mut self, settings: &Settings, op: &mut Op, record: &Record<'_>) -> Result<()> {
+        let len = record.encoded_len();
+        self.check_budget(settings, len)?;
+        let (span, bytes) = self.records.take(len)?;
+        record.encode(bytes);
+        op.place = span;
+        op.record_len = len as u32;
+        op.key_at = record.key_at() as u8;
+        self.added_bytes += len;
+        Ok(())
+    }
+
+    fn add_put(&mut self, settings: &Settings, op: &mut Op, key: &[u8], value: &[u8], keep_copy: bool) -> Result<()> {
+        if !settings.enable_compression {
+            return self.add_record(settings, op, &Record::put(key, value));
+        }
+        let mut scratch = std::mem::replace(&mut self.pack_scratch, Array::new(settings.allocator));
+        let added = self.add_packed(settings, op, key, value, keep_copy, &mut scratch);
+        self.pack_scratch = scratch;
+        added
+    }
+
+    fn add_packed(
+        &mut self,
+        settings: &Settings,
+        op: &mut Op,
+        key: &[u8],
+        value: &[u8],
+        keep_copy: bool,
+        scratch: &mut Array<u8>,
+    ) -> Result<()> {
+        /// A packed record says how long its value was.
+        const RAW_LEN_FIELD: usize = 4;
+        self.check_budget(settings, 0)?;
+        scratch.extend_to(codec::compressed_len_max(value.len()), 0)?;
+        let packed_len = codec::compress(value, scratch).filter(|len| len + RAW_LEN_FIELD < value.len());
+        let Some(packed) = packed_len.and_then(|len| scratch.get(..len)) else {
+            return self.add_record(settings, op, &Record::put(key, value));
+        };
+        let record = Record::put_packed(key, Codec::Lz4, packed, value.len());
+        if keep_copy {
+            // The callback will want to see the value as it was put.
+            self.check_budget(settings, record.encoded_len() + value.len())?;
+            let (span, bytes) = self.side.take(value.len())?;
+            bytes.copy_from_slice(value);
+            op.copy = span;
+            op.flags |= HAS_COPY;
+        }
+        if let Err(error) = self.add_record(settings, op, &record) {
+            if op.has(HAS_COPY) {
+                self.side.give_back(op.copy);
+            }
+            return Err(error);
+        }
+        if op.has(HAS_COPY) {
+            self.added_bytes += value.len();
+        }
+        op.flags |= PACKED;
+        self.packed += 1;
+        Ok(())
+    }
+
+    /// Memory that the plan will want, taken ahead so that nothing can fail on the way to the disk.
+    pub fn reserve_plan(&mut self) -> Result<()> {
+        let count = self.ops.len();
+        let slots = (count * 2).next_power_of_two();
+        self.hashes.extend_to(count, KeyHash::default())?;
+        self.table.extend_to(slots, 0)?;
+        self.writes.reserve((self.census.puts + self.census.deletes + self.census.updates) as usize)?;
+        self.reads.reserve((self.census.gets + self.census.updates) as usize)?;
+        if self.has_outs && self.census.gets > 1 {
+            self.mark_shared_outs();
+        }
+        Ok(())
+    }
+
+    /// An out-pointer that two GETs share is never written (the documented loop over one local variable).
+    fn mark_shared_outs(&mut self) {
+        for (flag, address) in [(SHARED_OUT_VALUE, (|hook| hook.out_value) as fn(Hook) -> usize), (SHARED_OUT_LEN, |hook| hook.out_len)] {
+            self.table.fill(0);
+            let mask = self.table.len() - 1;
+            for i in 0..self.ops.len() {
+                let wanted = address(self.ops[i].hook);
+                if wanted == 0 || self.ops[i].kind != OpKind::Get {
+                    continue;
+                }
+                let mut slot = (wanted.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) & mask;
+                loop {
+                    match self.table[slot] {
+                        0 => {
+                            self.table[slot] = i as u32 + 1;
+                            break;
+                        }
+                        other => {
+                            let other = other as usize - 1;
+                            if address(self.ops[other].hook) == wanted {
+                                self.ops[other].flags |= flag;
+                                self.ops[i].flags |= flag;
+                                break;
+                            }
+                        }
+                    }
+                    slot = (slot + 1) & mask;
+                }
+            }
+        }
+    }
+
+    /// The key of an operation.
+    #[inline]
+    pub fn key_of<'a>(op: &Op, records: &'a Arena, side: &'a Arena) -> &'a [u8] {
+        let len = usize::from(op.key_len);
+        if op.kind.writes() {
+            let at = Span { offset: op.place.offset + u32::from(op.key_at), ..op.place };
+            records.bytes(at, len)
+        } else if len > 0 {
+            side.bytes(op.place, len)
+        } else {
+            &[]
+        }
+    }
+
+    /// The value of an operation as the caller sees it: put, or read.
+    fn value_of(&self, op: &Op) -> Option<&[u8]> {
+        let len = op.value_len as usize;
+        match op.kind {
+            OpKind::Get => op.has(HAS_COPY).then(|| self.values.bytes(op.copy, len)),
+            OpKind::Put | OpKind::Update if op.has(HAS_COPY) => Some(self.side.bytes(op.copy, len)),
+            OpKind::Put | OpKind::Update if !op.has(PACKED) => {
+                let offset = op.place.offset + u32::from(op.key_at) + u32::from(op.key_len);
+                Some(self.records.bytes(Span { offset, ..op.place }, len))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether anybody is to be called.
+    pub fn has_callbacks(&self) -> bool {
+        self.has_callbacks || self.complete.callback != 0
+    }
+
+    /// Gives every operation with a callback to `done`, in order.
+    pub fn deliver(&mut self, mut done: impl FnMut(&OpView<'_>)) {
+        if !self.has_callbacks {
+            return;
+        }
+        let mut scratch = std::mem::replace(&mut self.key_scratch, Array::new(Allocator::system()));
+        for op in self.ops.iter().filter(|op| op.hook.callback != 0) {
+            let key = Work::key_of(op, &self.records, &self.side);
+            let len = key.len();
+            // Room for the longest key and a NUL was made when the operation was added.
+            if let Some(room) = scratch.get_mut(..=len) {
+                room[..len].copy_from_slice(key);
+                room[len] = 0;
+                done(&OpView { kind: op.kind, key: &room[..len], value: self.value_of(op), code: op.code, hook: op.hook });
+            }
+        }
+        self.key_scratch = scratch;
+    }
+
+    /// Gives every GET with out-pointers to `write`: the hook with what must not be written taken out.
+    pub fn write_outs(&self, mut write: impl FnMut(&Hook, Option<&[u8]>)) {
+        if !self.has_outs {
+            return;
+        }
+        for op in self.ops.iter().filter(|op| op.kind == OpKind::Get) {
+            let mut hook = op.hook;
+            if op.has(SHARED_OUT_VALUE) {
+                hook.out_value = 0;
+            }
+            if op.has(SHARED_OUT_LEN) {
+                hook.out_len = 0;
+            }
+            if hook.out_value != 0 || hook.out_len != 0 {
+                write(&hook, if op.code == Code::NONE { self.value_of(op) } else { None });
+            }
+        }
+    }
+
+    /// Ends every operation with `code` (a timeout, a cancel).
+    pub fn fail_all(&mut self, code: Code) {
+        for op in self.ops.iter_mut() {
+            op.code = code;
+        }
+    }
+
+    /// Keeps of `reads` those that met a transient error, to be tried again; how many there are.
+    pub fn keep_transient_reads(&mut self) -> usize {
+        let mut kept = 0;
+        for i in 0..self.reads.len() {
+            let op = &mut self.ops[self.reads[i].op as usize];
+            if op.has(TRANSIENT) {
+                op.flags &= !TRANSIENT;
+                self.reads.swap(kept, i);
+                kept += 1;
+            }
+        }
+        self.reads.truncate(kept);
+        kept
+    }
+
+    /// Whether some operation has failed by now (a GET's miss is no failure).
+    pub fn any_failed(&self) -> bool {
+        self.ops.iter().any(Op::failed)
+    }
+
+    /// All or nothing, and it is nothing: who failed keeps its code, the others get `BATCH_FAILED`.
+    pub fn fail_the_rest(&mut self) {
+        for op in self.ops.iter_mut().filter(|op| !op.failed()) {
+            op.code = Code::BATCH_FAILED;
+        }
+    }
+
+    /// The commit failed: nothing of the batch was written, and what it read of its own writes never was.
+    pub fn fail_writes(&mut self, code: Code) {
+        for op in self.ops.iter_mut() {
+            let unanswered_write = (op.kind.writes() || op.kind == OpKind::Sync) && !op.has(ANSWERED);
+            if unanswered_write || (op.kind == OpKind::Get && op.has(READ_BACK)) {
+                op.code = code;
+            }
+        }
+    }
+
+    /// Counts how the operations ended.
+    pub fn outcome(&self) -> Outcome {
+        let mut outcome = Outcome::default();
+        for op in self.ops.iter() {
+            match op.code {
+                Code::NONE => {
+                    outcome.completed += 1;
+                    match op.kind {
+                        OpKind::Get => outcome.bytes_read += u64::from(op.value_len),
+                        OpKind::Put | OpKind::Update => outcome.bytes_written += u64::from(op.value_len),
+                        OpKind::Delete | OpKind::Sync => {}
+                    }
+                }
+                Code::KEY_NOT_FOUND if op.kind == OpKind::Get => outcome.completed += 1,
+                Code::CANCELLED => outcome.cancelled += 1,
+                _ => outcome.failed += 1,
+            }
+        }
+        outcome
+    }
+
+    /// Bytes that this batch holds for its user: what was added, and what was read.
+    pub fn held_bytes(&self) -> usize {
+        self.added_bytes + self.read_bytes
+    }
+
+    /// Record bytes that the log would take.
+    pub fn record_bytes(&self) -> usize {
+        self.record_bytes
+    }
+
+    /// The reads and the `Reader` over the rest, for the engine.
+    pub fn split_reads(&mut self) -> (&mut [ReadOp], WorkReader<'_>) {
+        let reader = WorkReader {
+            ops: &mut self.ops,
+            records: &self.records,
+            side: &self.side,
+            values: &mut self.values,
+            read_bytes: &mut self.read_bytes,
+            first_error: None,
+        };
+        (&mut self.reads, reader)
+    }
+}
+
+/// Takes the results of reads into the batch.
+pub(super) struct WorkReader<'a> {
+    ops: &'a mut Array<Op>,
+    records: &'a Arena,
+    side: &'a Arena,
+    values: &'a mut Arena,
+    read_bytes: &'a mut usize,
+    pub first_error: Option<Error>,
+}
+
+impl WorkReader<'_> {
+    fn take_value(&mut self, op: u32, value: StoredValue<'_>) -> Result<()> {
+        let (span, bytes) = self.values.take(value.raw_len)?;
+        if let Err(error) = codec::unpack(value.codec, value.bytes, bytes) {
+            self.values.give_back(span);
+            return Err(error);
+        }
+        *self.read_bytes += value.raw_len + 1;
+        let op = &mut self.ops[op as usize];
+        op.copy = span;
+        op.value_len = value.raw_len as u32;
+        op.flags |= HAS_COPY;
+        op.code = Code::NONE;
+        Ok(())
+    }
+
+    /// Copies the value of an earlier write of the same batch.
+    pub fn read_own(&mut self, op: u32, write: u32) {
+        let source = self.ops[write as usize];
+        let records = self.records;
+        match Record::parse(records.bytes(source.place, source.record_len as usize)) {
+            Ok((record, _)) => {
+                let value = StoredValue { codec: record.codec, bytes: record.value, raw_len: record.raw_len as usize };
+                self.found(op, value);
+            }
+            Err(_) => {
+                self.failed(op, Error::new(Code::CORRUPTED, "a record in the batch's memory was overwritten: look for a stray pointer"))
+            }
+        }
+    }
+}
+
+impl Reader for WorkReader<'_> {
+    fn key(&self, op: u32) -> &[u8] {
+        Work::key_of(&self.ops[op as usize], self.records, self.side)
+    }
+
+    fn found(&mut self, op: u32, value: StoredValue<'_>) {
+        if self.ops[op as usize].kind == OpKind::Update {
+            self.ops[op as usize].code = Code::NONE; // a condition: it is enough that the key is there
+        } else if let Err(error) = self.take_value(op, value) {
+            self.failed(op, error);
+        }
+    }
+
+    fn missing(&mut self, op: u32) {
+        let op = &mut self.ops[op as usize];
+        op.code = Code::KEY_NOT_FOUND;
+        if op.kind == OpKind::Get {
+            op.value_len = 0;
+        }
+    }
+
+    fn failed(&mut self, op: u32, error: Error) {
+        let op = &mut self.ops[op as usize];
+        op.code = error.code;
+        if error.transient {
+            op.flags |= TRANSIENT;
+        }
+        self.first_error.get_or_insert(error);
+    }
+}

@@ -1,0 +1,115 @@
+//! Files: positioned reads and writes, and syncs. Called through `io::File` and by the ring (the descriptor).
+//!
+//! Each method is one system call (two where the kernel lacks the durable write), so that whoever plays faults at
+//! that height sees every one of them. Never: repeat a sync, or hide an errno.
+#![allow(unsafe_code)]
+
+use super::super::File;
+use super::limit::SizeLimit;
+use super::sys;
+use crate::base::sync::atomic::{AtomicBool, Ordering};
+use std::ffi::CStr;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+/// Linux takes this many pieces in one call (UIO_MAXIOV).
+const PIECES_MAX: usize = 1024;
+
+/// An open regular file.
+pub(super) struct RealFile {
+    fd: OwnedFd,
+    /// `RWF_DSYNC` was refused once: by an old kernel, or by this file system.
+    no_durable_write: AtomicBool,
+}
+
+impl RealFile {
+    /// Opens the regular file `name` in `dir` for reading and writing.
+    pub(super) fn open(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> io::Result<Self> {
+        let fd = sys::open_regular(dir, name, flags | libc::O_RDWR)?;
+        // The ring takes O_NONBLOCK at its word and fails with EAGAIN instead of waiting for the disk.
+        // SAFETY: the descriptor is ours and open.
+        let flags = sys::retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+        // SAFETY: as above.
+        sys::retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })?;
+        Ok(RealFile { fd, no_durable_write: AtomicBool::new(false) })
+    }
+
+    /// One `pwritev2`; where the C library or the kernel has none, `pwritev`.
+    fn write(&self, pieces: &[IoSlice<'_>], offset: libc::off_t, flags: libc::c_int) -> io::Result<usize> {
+        let fd = self.fd.as_raw_fd();
+        let count = pieces.len() as libc::c_int;
+        let iovecs = pieces.as_ptr().cast::<libc::iovec>();
+        // SAFETY: `IoSlice` has the layout of `iovec` by its documentation; all pieces outlive the call.
+        let mut n = unsafe { libc::pwritev2(fd, iovecs, count, offset, flags) };
+        if n == -1 && flags == 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+            // SAFETY: as above.
+            n = unsafe { libc::pwritev(fd, iovecs, count, offset) };
+        }
+        if n == -1 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
+    }
+
+    fn datasync(&self) -> io::Result<()> {
+        // SAFETY: the descriptor is ours and open.
+        match unsafe { libc::fdatasync(self.fd.as_raw_fd()) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl File for RealFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(sys::stat(self.fd.as_fd())?.st_size as u64)
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        // SAFETY: `buf` is writable for its whole length and outlives the call.
+        let n = unsafe { libc::pread(self.fd.as_raw_fd(), buf.as_mut_ptr().cast(), buf.len(), file_offset(offset)?) };
+        if n == -1 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
+    }
+
+    fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize> {
+        let pieces = &pieces[..pieces.len().min(PIECES_MAX)];
+        let bytes: u64 = pieces.iter().map(|p| p.len() as u64).sum();
+        let place = file_offset(offset)?;
+        let _limit = SizeLimit::before_growing_to(offset.saturating_add(bytes));
+        if durable && !self.no_durable_write.load(Ordering::Relaxed) {
+            match self.write(pieces, place, libc::RWF_DSYNC) {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => {
+                    self.no_durable_write.store(true, Ordering::Relaxed);
+                }
+                other => return other,
+            }
+        }
+        let n = self.write(pieces, place, 0)?;
+        if durable {
+            // An interrupted sync must not look like an interrupted write: that one would be made again.
+            self.datasync().map_err(|e| match e.kind() {
+                io::ErrorKind::Interrupted => io::Error::from_raw_os_error(libc::EIO),
+                _ => e,
+            })?;
+        }
+        Ok(n)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.datasync()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let place = file_offset(len)?;
+        let _limit = SizeLimit::before_growing_to(len);
+        // SAFETY: the descriptor is ours and open.
+        sys::retry(|| unsafe { libc::ftruncate(self.fd.as_raw_fd(), place) })?;
+        Ok(())
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        Some(self.fd.as_raw_fd())
+    }
+}
+
+/// An offset as the kernel takes it: signed.
+fn file_offset(offset: u64) -> io::Result<libc::off_t> {
+    libc::off_t::try_from(offset).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))
+}

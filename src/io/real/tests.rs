@@ -1,0 +1,424 @@
+//! The real disk, on the file system that holds temporary files, over both backends.
+#![allow(unsafe_code)]
+
+use super::super::{Dir, Disk, File, ReadAt, ReadMany, read_full_at, write_all_at};
+use super::{Backend, RealDisk, wished};
+use crate::base::sync::Arc;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+fn disk() -> RealDisk {
+    RealDisk::with_backend(64, Backend::Threads, "test")
+}
+
+fn dir(path: &Path) -> Arc<dyn Dir> {
+    disk().open_dir(path).unwrap()
+}
+
+/// All backends that work here; says so when that is one only.
+#[allow(clippy::print_stderr)]
+fn backends(queue_depth: u32) -> Vec<RealDisk> {
+    let ring = RealDisk::with_backend(queue_depth, Backend::Ring, "");
+    let threads = RealDisk::with_backend(queue_depth, Backend::Threads, "test");
+    assert_eq!(threads.backend(), ("threads", "test".to_owned()));
+    if ring.backend().0 == "io_uring" {
+        return vec![ring, threads];
+    }
+    eprintln!("io_uring is not tested: {}", ring.backend().1);
+    vec![threads]
+}
+
+/// Runs the test `name` again in a process of its own, for what a process can do only once.
+fn alone(name: &str) -> bool {
+    if std::env::var("KVBATCH_TEST_ALONE").as_deref() == Ok(name) {
+        return true;
+    }
+    let full = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
+    let run = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &full, "--nocapture"])
+        .env("KVBATCH_TEST_ALONE", name)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&run.stdout).into_owned() + &String::from_utf8_lossy(&run.stderr);
+    assert!(run.status.success() && said.contains("1 passed"), "{} {said}", run.status);
+    false
+}
+
+fn errno<T>(result: io::Result<T>) -> Option<i32> {
+    result.err().and_then(|e| e.raw_os_error())
+}
+
+/// Bytes that tell their place.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
+}
+
+#[test]
+fn directories_are_made_with_all_above_them() {
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().join("a/b/../c");
+    let dir = dir(&path);
+    assert_eq!(dir.list().unwrap(), Vec::<String>::new());
+    assert_eq!(std::fs::metadata(tmp.path().join("a/c")).unwrap().permissions().mode() & 0o777, 0o700);
+    let file = dir.create("x").unwrap();
+    assert_eq!(std::fs::metadata(path.join("x")).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(dir.list().unwrap(), ["x"]);
+    assert_eq!(errno(dir.create("x")), Some(libc::EEXIST));
+    assert_eq!(errno(dir.open("y")), Some(libc::ENOENT));
+    assert_eq!(errno(disk().open_dir(&path.join("x"))), Some(libc::ENOTDIR));
+    assert_eq!(errno(disk().open_dir(&path.join("x/y"))), Some(libc::ENOTDIR));
+    dir.sync().unwrap();
+    dir.remove("x").unwrap();
+    assert_eq!(errno(dir.remove("x")), Some(libc::ENOENT));
+    file.sync().unwrap();
+}
+
+#[test]
+fn names_do_not_lead_out_of_the_directory() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = dir(tmp.path());
+    for name in ["", ".", "..", "a/b", "/etc/passwd", "a\0b"] {
+        assert_eq!(dir.open(name).err().unwrap().kind(), io::ErrorKind::InvalidInput, "{name:?}");
+        assert_eq!(dir.create(name).err().unwrap().kind(), io::ErrorKind::InvalidInput, "{name:?}");
+    }
+}
+
+#[test]
+fn only_regular_files_are_opened() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = dir(tmp.path());
+    std::fs::write(tmp.path().join("target"), b"x").unwrap();
+    std::os::unix::fs::symlink("target", tmp.path().join("link")).unwrap();
+    assert_eq!(errno(dir.open("link")), Some(libc::ELOOP));
+    assert_eq!(errno(dir.lock("link")), Some(libc::ELOOP));
+    std::fs::create_dir(tmp.path().join("dir")).unwrap();
+    assert_eq!(errno(dir.open("dir")), Some(libc::EISDIR));
+    let fifo = std::ffi::CString::new(tmp.path().join("fifo").to_str().unwrap()).unwrap();
+    // SAFETY: the path is NUL-terminated.
+    assert_eq!(unsafe { libc::mkfifo(fifo.as_ptr(), 0o600) }, 0);
+    assert_eq!(dir.open("fifo").err().unwrap().kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(dir.lock("fifo").err().unwrap().kind(), io::ErrorKind::InvalidInput);
+    assert_eq!(dir.lock_holder("fifo"), None);
+}
+
+#[test]
+fn what_was_written_is_read_back() {
+    let tmp = tempfile::tempdir().unwrap();
+    let file = dir(tmp.path()).create("f").unwrap();
+    let bytes = pattern(3000 * 7);
+    for durable in [false, true] {
+        let mut pieces: Vec<IoSlice<'_>> = bytes.chunks(7).map(IoSlice::new).collect();
+        assert_eq!(write_all_at(&*file, &mut pieces, 100, durable).unwrap(), 3, "1024 pieces go in one call");
+        let mut back = vec![1; bytes.len() + 200];
+        assert_eq!(read_full_at(&*file, &mut back, 0).unwrap(), bytes.len() + 100);
+        assert!(back[..100] == [0; 100] && back[100..bytes.len() + 100] == bytes);
+        file.sync().unwrap();
+        file.set_len(0).unwrap();
+        assert_eq!(file.len().unwrap(), 0);
+    }
+    assert_eq!(errno(file.set_len(u64::MAX)), Some(libc::EFBIG));
+}
+
+#[test]
+fn errors_keep_their_number() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = dir(tmp.path());
+    std::fs::write(tmp.path().join("full"), b"").unwrap();
+    let file = dir.open("full").unwrap();
+    // SAFETY: both descriptors are open; the file's own stands for the full device from here on.
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    // SAFETY: as above.
+    unsafe { libc::dup2(full.as_raw_fd(), file.descriptor().unwrap()) };
+    assert_eq!(errno(file.write_at(&[IoSlice::new(b"x")], 0, false)), Some(libc::ENOSPC));
+    assert_eq!(errno(file.write_at(&[IoSlice::new(b"x")], 0, true)), Some(libc::ENOSPC));
+    assert_eq!(errno(file.read_at(&mut [0], 0)), Some(libc::EBADF));
+    assert_eq!(errno(file.sync()), Some(libc::EINVAL));
+}
+
+#[test]
+fn one_holds_the_lock() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = dir(tmp.path());
+    assert_eq!(dir.lock_holder("LOCK"), None);
+    let held = dir.lock("LOCK").unwrap();
+    assert_eq!(dir.lock_holder("LOCK"), Some(std::process::id().to_string()));
+    let started = std::time::Instant::now();
+    assert_eq!(dir.lock("LOCK").err().unwrap().kind(), io::ErrorKind::WouldBlock);
+    assert!(started.elapsed().as_millis() >= 900, "a lock is waited for");
+    drop(held);
+    let held = dir.lock("LOCK").unwrap();
+    let waiter = std::thread::spawn({
+        let path = tmp.path().to_owned();
+        move || disk().open_dir(&path).unwrap().lock("LOCK").is_ok()
+    });
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    drop(held);
+    assert!(waiter.join().unwrap(), "a lock let go in time is taken");
+}
+
+#[test]
+fn a_lock_file_that_was_replaced_is_no_lock() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = dir(tmp.path());
+    let old = dir.lock("LOCK").unwrap();
+    dir.remove("LOCK").unwrap();
+    let new = dir.lock("LOCK").unwrap();
+    drop(old);
+    assert!(dir.lock("LOCK").is_err(), "the old guard must not let go of the new lock");
+    drop(new);
+}
+
+#[test]
+fn a_child_lets_go_of_the_locks() {
+    if !alone("a_child_lets_go_of_the_locks") {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = dir(tmp.path());
+    let held = dir.lock("LOCK").unwrap();
+    let mut pipe = [0; 2];
+    // SAFETY: a place for two descriptors.
+    assert_eq!(unsafe { libc::pipe(pipe.as_mut_ptr()) }, 0);
+    // SAFETY: the child makes only calls that are allowed after fork, and ends without returning.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        super::close_locks_in_child();
+        // SAFETY: descriptors of this process; the child ends when the parent closes its end.
+        unsafe {
+            libc::close(pipe[1]);
+            let mut byte = 0u8;
+            libc::read(pipe[0], (&raw mut byte).cast(), 1);
+            libc::_exit(0);
+        }
+    }
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(dir.lock("LOCK").is_err(), "the parent still holds it");
+    // As if the parent died: its descriptor is closed, nothing is unlocked.
+    super::close_locks_in_child();
+    drop(held);
+    let again = dir.lock("LOCK");
+    // SAFETY: descriptors and child of this process.
+    unsafe {
+        libc::close(pipe[1]);
+        libc::waitpid(child, std::ptr::null_mut(), 0);
+    }
+    assert!(again.is_ok(), "the child kept the lock");
+}
+
+#[test]
+fn the_limit_of_file_sizes_is_an_error_not_a_signal() {
+    if !alone("the_limit_of_file_sizes_is_an_error_not_a_signal") {
+        return;
+    }
+    let tmp = tempfile::tempdir().unwrap();
+    let file = dir(tmp.path()).create("f").unwrap();
+    let limit = libc::rlimit { rlim_cur: 1000, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limit is valid for the call.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &limit) }, 0);
+    let bytes = [7; 600];
+    assert_eq!(file.write_at(&[IoSlice::new(&bytes)], 0, false).unwrap(), 600);
+    for durable in [false, true] {
+        let mut pieces = [IoSlice::new(&bytes)];
+        assert_eq!(errno(write_all_at(&*file, &mut pieces, 600, durable)), Some(libc::EFBIG));
+    }
+    assert_eq!(errno(file.set_len(1001)), Some(libc::EFBIG));
+    assert_eq!(file.len().unwrap(), 1000);
+    // SAFETY: plain data, filled by the calls.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigpending(&mut set);
+        assert_eq!(libc::sigismember(&set, libc::SIGXFSZ), 0, "none is left pending");
+        libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &mut set);
+        assert_eq!(libc::sigismember(&set, libc::SIGXFSZ), 0, "the mask is as it was");
+    }
+}
+
+#[test]
+fn words_for_backends() {
+    assert_eq!(wished("").0, Backend::Auto);
+    assert_eq!(wished("auto").0, Backend::Auto);
+    assert_eq!(wished("uring").0, Backend::Ring);
+    assert_eq!(wished("threads"), (Backend::Threads, "KVBATCH_IO=threads"));
+    let (backend, said) = wished("thread");
+    assert!(backend == Backend::Auto && said.contains("unknown value"));
+}
+
+/// A file that is none of ours: only a descriptor, or not even that.
+struct Odd(Option<RawFd>);
+
+impl File for Odd {
+    fn len(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+    fn read_at(&self, buf: &mut [u8], _: u64) -> io::Result<usize> {
+        match self.0 {
+            Some(_) => Err(io::Error::from_raw_os_error(libc::EISDIR)),
+            None => {
+                buf[0] = 42;
+                Ok(1)
+            }
+        }
+    }
+    fn write_at(&self, _: &[IoSlice<'_>], _: u64, _: bool) -> io::Result<usize> {
+        Ok(0)
+    }
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn descriptor(&self) -> Option<RawFd> {
+        self.0
+    }
+}
+
+/// Reads `count` places of a file of `pattern` in one call, and checks each.
+fn read_places(disk: &RealDisk, file: &dyn File, all: &[u8], count: usize, how: ReadMany) -> super::super::ReadManyReport {
+    let mut bufs: Vec<Vec<u8>> = (0..count).map(|i| vec![0; i * 37 % 5000]).collect();
+    let offset = |i: usize| (i * 7919 % (all.len() + 3000)) as u64;
+    let mut reads: Vec<ReadAt<'_>> =
+        bufs.iter_mut().enumerate().map(|(i, buf)| ReadAt { file, offset: offset(i), buf, result: Ok(9) }).collect();
+    let report = disk.read_many(&mut reads, &how);
+    for (i, read) in reads.iter().enumerate() {
+        let there = all.get(offset(i) as usize..).unwrap_or_default();
+        let expected = &there[..there.len().min(read.buf.len())];
+        assert_eq!(*read.result.as_ref().unwrap(), expected.len(), "read {i}");
+        assert!(&read.buf[..expected.len()] == expected, "read {i}");
+    }
+    report
+}
+
+#[test]
+fn many_reads_at_once() {
+    let tmp = tempfile::tempdir().unwrap();
+    let all = pattern(1_000_000);
+    let file = dir(tmp.path()).create("f").unwrap();
+    write_all_at(&*file, &mut [IoSlice::new(&all)], 0, false).unwrap();
+    for disk in backends(32) {
+        let ring = disk.backend().0 == "io_uring";
+        for (count, depth) in [(0, 8), (1, 8), (7, 1), (100, 1), (500, 8), (2000, 32), (2000, 1000)] {
+            for polling in [false, true] {
+                let report = read_places(&disk, &*file, &all, count, ReadMany { depth, polling });
+                assert!(report.in_flight_max <= u64::from(depth), "{report:?}");
+                assert_eq!(report.through_ring > 0, ring && count > 1, "{report:?}");
+                assert_eq!(report.polled > 0, ring && polling && count > 1, "{report:?}");
+                if ring && count >= 500 {
+                    assert_eq!(report.in_flight_max, u64::from(depth.min(32)), "{report:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn each_read_has_its_own_result() {
+    let tmp = tempfile::tempdir().unwrap();
+    let all = pattern(10_000);
+    let file = dir(tmp.path()).create("f").unwrap();
+    write_all_at(&*file, &mut [IoSlice::new(&all)], 0, false).unwrap();
+    let directory = std::fs::File::open(tmp.path()).unwrap();
+    let (bad, made_up) = (Odd(Some(directory.as_raw_fd())), Odd(None));
+    for disk in backends(8) {
+        let mut bufs = vec![[0u8; 100]; 60];
+        let mut reads: Vec<ReadAt<'_>> = bufs
+            .iter_mut()
+            .enumerate()
+            .map(|(i, buf)| {
+                let file: &dyn File = [&*file, &bad as &dyn File, &made_up][i % 3];
+                ReadAt { file, offset: i as u64 * 50, buf, result: Ok(0) }
+            })
+            .collect();
+        disk.read_many(&mut reads, &ReadMany { depth: 8, polling: false });
+        for (i, read) in reads.iter().enumerate() {
+            match i % 3 {
+                0 => assert!(read.result.as_ref().is_ok_and(|n| *n == 100) && read.buf[..] == all[i * 50..i * 50 + 100]),
+                1 => assert_eq!(read.result.as_ref().err().and_then(io::Error::raw_os_error), Some(libc::EISDIR)),
+                _ => assert!(read.result.as_ref().is_ok_and(|n| *n == 100) && read.buf[..] == [42; 100]),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ring_that_breaks_is_replaced_by_threads() {
+    let tmp = tempfile::tempdir().unwrap();
+    let all = pattern(1_000_000);
+    let file = dir(tmp.path()).create("f").unwrap();
+    write_all_at(&*file, &mut [IoSlice::new(&all)], 0, false).unwrap();
+    let Some(disk) = backends(8).into_iter().find(|disk| disk.backend().0 == "io_uring") else { return };
+    // As if the host program had closed our descriptor and opened something else.
+    let other = std::fs::File::open("/dev/null").unwrap();
+    let fd = disk.rings.lock()[0].descriptor();
+    // SAFETY: both descriptors are open.
+    assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), fd) }, fd);
+    read_places(&disk, &*file, &all, 300, ReadMany { depth: 8, polling: false });
+    let (backend, reason) = disk.backend();
+    assert!(backend == "threads" && reason.starts_with("io_uring stopped working"), "{backend} {reason}");
+    read_places(&disk, &*file, &all, 300, ReadMany { depth: 8, polling: false });
+    drop(disk);
+    // SAFETY: only asks about the descriptor.
+    assert_ne!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, -1, "the stranger's file was closed");
+}
+
+#[test]
+fn threads_end_with_the_disk() {
+    let disk = disk();
+    let (shared, mut bufs) = (disk.pool.watch(), vec![[0u8; 8]; 64]);
+    let slow = Slow;
+    let mut reads: Vec<ReadAt<'_>> = bufs.iter_mut().map(|buf| ReadAt { file: &slow, offset: 0, buf, result: Ok(0) }).collect();
+    let report = disk.read_many(&mut reads, &ReadMany { depth: 4, polling: true });
+    assert!((2..=4).contains(&report.in_flight_max) && report.polled == 0, "{report:?}");
+    assert!(reads.iter().all(|read| read.result.as_ref().is_ok_and(|n| *n == 8)));
+    assert!(shared.strong_count() > 1);
+    drop(disk);
+    assert_eq!(shared.strong_count(), 0);
+}
+
+/// A file on a slow device.
+struct Slow;
+
+impl File for Slow {
+    fn len(&self) -> io::Result<u64> {
+        Ok(8)
+    }
+    fn read_at(&self, buf: &mut [u8], _: u64) -> io::Result<usize> {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        Ok(buf.len())
+    }
+    fn write_at(&self, _: &[IoSlice<'_>], _: u64, _: bool) -> io::Result<usize> {
+        Ok(0)
+    }
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
+}
+
+#[test]
+fn many_threads_read_at_a_time() {
+    let tmp = tempfile::tempdir().unwrap();
+    let all = pattern(1_000_000);
+    let file = dir(tmp.path()).create("f").unwrap();
+    write_all_at(&*file, &mut [IoSlice::new(&all)], 0, false).unwrap();
+    for disk in backends(16) {
+        std::thread::scope(|scope| {
+            for n in 0..12 {
+                let (disk, file, all) = (&disk, &file, &all);
+                scope.spawn(move || {
+                    for _ in 0..10 {
+                        read_places(disk, &**file, all, 50 + n * 10, ReadMany { depth: 16, polling: n % 2 == 0 });
+                    }
+                });
+            }
+        });
+        assert!(disk.rings.lock().len() <= super::IDLE_RINGS_MAX);
+    }
+}

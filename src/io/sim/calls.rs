@@ -1,0 +1,246 @@
+//! The calls on directories and files of a simulated disk. They do what the kernel would, or what the state's
+//! verdict says. Reached through `io::Dir` and `io::File` only.
+
+use super::super::{Dir, File};
+use super::faults::Calls;
+use super::state::{CutCall, State, Verdict, crash};
+use crate::base::sync::{Arc, Mutex, MutexGuard};
+use std::any::Any;
+use std::io::{self, IoSlice};
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+/// The number that a simulated lock file names as its holder.
+const PID: &str = "4242";
+
+/// An open directory.
+pub(super) struct SimDir {
+    pub(super) state: Arc<Mutex<State>>,
+    pub(super) path: PathBuf,
+}
+
+impl SimDir {
+    fn open_id(&self, id: u64) -> Arc<dyn File> {
+        Arc::new(SimFile { state: Arc::clone(&self.state), id })
+    }
+}
+
+impl Dir for SimDir {
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut state = self.state.lock();
+        state.admit(Calls::LIST)?;
+        Ok(state.folder(&self.path)?.seen.keys().map(|name| name.to_string()).collect())
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let mut state = self.state.lock();
+        let name: Arc<str> = name.into();
+        match state.judge(Calls::CREATE)? {
+            Verdict::Go => Ok(self.open_id(state.create(&self.path, &name)?)),
+            Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Verdict::Cut => cut(state, CutCall::Create { dir: self.path.clone(), name }),
+        }
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        let mut state = self.state.lock();
+        state.admit(Calls::OPEN)?;
+        match state.folder(&self.path)?.seen.get(name) {
+            Some(id) => Ok(self.open_id(*id)),
+            None => Err(io::Error::from_raw_os_error(libc::ENOENT)),
+        }
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut state = self.state.lock();
+        match state.judge(Calls::REMOVE)? {
+            Verdict::Go => state.remove(&self.path, name),
+            Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Verdict::Cut => cut(state, CutCall::Remove { dir: self.path.clone(), name: name.into() }),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        state.admit(Calls::SYNC_DIR)?;
+        if !state.faults.lying_sync {
+            let folder = state.folder(&self.path)?;
+            folder.stable = folder.seen.clone();
+            folder.unsynced.clear();
+        }
+        Ok(())
+    }
+
+    fn lock(&self, name: &str) -> io::Result<Box<dyn Any + Send + Sync>> {
+        let mut state = self.state.lock();
+        state.admit(Calls::LOCK)?;
+        let key = (self.path.clone(), name.to_owned());
+        if !state.locks.insert(key.clone()) {
+            return Err(io::Error::from_raw_os_error(libc::EWOULDBLOCK));
+        }
+        if !state.folder(&self.path)?.seen.contains_key(name) {
+            // What the file says is for people, and losing it loses nothing: it may as well be durable.
+            let id = state.create(&self.path, &name.into())?;
+            state.file(id)?.edit(|content| content.write(0, PID.as_bytes()));
+        }
+        Ok(Box::new(SimLock { state: Arc::clone(&self.state), key }))
+    }
+
+    fn lock_holder(&self, name: &str) -> Option<String> {
+        let mut state = self.state.lock();
+        let id = *state.folder(&self.path).ok()?.seen.get(name)?;
+        String::from_utf8(state.file(id).ok()?.seen().to_vec()).ok()
+    }
+}
+
+/// A lock that is held until this is dropped.
+struct SimLock {
+    state: Arc<Mutex<State>>,
+    key: (PathBuf, String),
+}
+
+impl Drop for SimLock {
+    fn drop(&mut self) {
+        self.state.lock().locks.remove(&self.key);
+    }
+}
+
+/// An open file.
+struct SimFile {
+    state: Arc<Mutex<State>>,
+    id: u64,
+}
+
+impl File for SimFile {
+    fn len(&self) -> io::Result<u64> {
+        let mut state = self.state.lock();
+        state.admit(Calls::LEN)?;
+        Ok(state.file(self.id)?.seen().len())
+    }
+
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.state.lock();
+        state.admit(Calls::READ)?;
+        let mut len = buf.len();
+        let short_one_in = state.faults.short_read_one_in;
+        if len > 1 && state.one_in(short_one_in) {
+            len = 1 + state.rng.below(len as u64 - 1) as usize;
+        }
+        let node = state.file(self.id)?;
+        let end = offset.saturating_add(len as u64).min(node.seen().len());
+        if let Some((bad, _)) = node.unreadable.iter().filter(|(bad, bad_end)| *bad < end && *bad_end > offset).min() {
+            match bad.saturating_sub(offset) {
+                0 => return Err(io::Error::from_raw_os_error(libc::EIO)),
+                good => len = good as usize,
+            }
+        }
+        Ok(node.seen().read(offset, &mut buf[..len]))
+    }
+
+    fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize> {
+        let mut data = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
+        pieces.iter().for_each(|piece| data.extend_from_slice(piece));
+        let mut state = self.state.lock();
+        let verdict = state.judge(if durable { Calls::WRITE_DURABLE } else { Calls::WRITE })?;
+        let durable = durable && !state.faults.lying_sync;
+        match verdict {
+            Verdict::Go => write(&mut state, self.id, offset, &data, durable),
+            Verdict::Fail(errno) => {
+                write_in_part(&mut state, self.id, offset, &data, durable, errno)?;
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            Verdict::Cut => cut(state, CutCall::Write { file: self.id, offset, data: data.into() }),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.state.lock();
+        let verdict = state.judge(Calls::SYNC)?;
+        let aftermath = state.faults.aftermath;
+        match verdict {
+            Verdict::Go if state.faults.lying_sync => Ok(()),
+            Verdict::Go => {
+                state.file(self.id)?.sync();
+                Ok(())
+            }
+            Verdict::Fail(errno) => {
+                let State { files, rng, .. } = &mut *state;
+                if let Some(node) = files.get_mut(&self.id) {
+                    node.sync_failed(rng, aftermath);
+                }
+                Err(io::Error::from_raw_os_error(errno))
+            }
+            // How much of it arrived is what every power cut draws anyway.
+            Verdict::Cut => Err(crash()),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut state = self.state.lock();
+        match state.judge(Calls::SET_LEN)? {
+            Verdict::Go => {
+                state.file(self.id)?.set_len(len);
+                Ok(())
+            }
+            Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Verdict::Cut => cut(state, CutCall::SetLen { file: self.id, len }),
+        }
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        None
+    }
+}
+
+/// Stops the machine in the midst of `call`.
+fn cut<T>(mut state: MutexGuard<'_, State>, call: CutCall) -> io::Result<T> {
+    state.cut = Some(call);
+    Err(crash())
+}
+
+/// A write as it goes well, or nearly: short, or until the disk is full.
+fn write(state: &mut State, file: u64, offset: u64, data: &[u8], durable: bool) -> io::Result<usize> {
+    let mut len = data.len();
+    let short_one_in = state.faults.short_write_one_in;
+    if len > 1 && state.one_in(short_one_in) {
+        len = 1 + state.rng.below(len as u64 - 1) as usize;
+    }
+    let growth = |len: usize, now: u64| (offset + len as u64).saturating_sub(now);
+    let now = state.file(file)?.seen().len();
+    if let Some(left) = state.space {
+        let too_much = growth(len, now).saturating_sub(left) as usize;
+        if too_much > 0 && too_much >= len {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+        }
+        len -= too_much;
+        state.space = Some(left - growth(len, now).min(left));
+    }
+    let node = state.file(file)?;
+    if durable {
+        node.write_durably(offset, &data[..len])
+    } else {
+        node.write(offset, &data[..len])
+    }
+    Ok(len)
+}
+
+/// What a write that fails with `errno` leaves behind all the same: the caller cannot know.
+fn write_in_part(state: &mut State, file: u64, offset: u64, data: &[u8], durable: bool, errno: i32) -> io::Result<()> {
+    if errno == libc::EINTR || (!durable && matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EAGAIN)) {
+        return Ok(()); // The kernel reports these only when it has written nothing.
+    }
+    let done = match state.rng.below(3) {
+        0 => 0,
+        1 => data.len() as u64,
+        _ => state.rng.below(data.len() as u64 + 1),
+    };
+    let aftermath = state.faults.aftermath;
+    let State { files, rng, .. } = state;
+    if let Some(node) = files.get_mut(&file) {
+        node.write(offset, &data[..done as usize]);
+        if durable && done > 0 {
+            node.sync_failed(rng, aftermath);
+        }
+    }
+    Ok(())
+}

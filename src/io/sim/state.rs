@@ -1,0 +1,230 @@
+//! All of a simulated disk, behind one lock: directories, files, and the machinery that decides about each call.
+//! Used by the rest of `sim` only.
+
+use super::faults::{Calls, Faults, Planned, Survival};
+use super::node::Node;
+use crate::base::random::Random;
+use crate::base::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Names of a directory and the files they stand for.
+pub(super) type Names = BTreeMap<Arc<str>, u64>;
+
+/// One directory.
+#[derive(Clone, Default)]
+pub(super) struct Folder {
+    /// What calls see.
+    pub(super) seen: Names,
+    /// What is on stable storage.
+    pub(super) stable: Names,
+    /// Names that came (true) or went (false) since the last sync, in order.
+    pub(super) unsynced: Vec<(Arc<str>, u64, bool)>,
+}
+
+/// The call that a crash cut short: nobody knows how far it got.
+#[derive(Clone)]
+pub(super) enum CutCall {
+    Write { file: u64, offset: u64, data: Arc<[u8]> },
+    SetLen { file: u64, len: u64 },
+    Create { dir: PathBuf, name: Arc<str> },
+    Remove { dir: PathBuf, name: Arc<str> },
+}
+
+/// What becomes of a call.
+pub(super) enum Verdict {
+    /// It is carried out.
+    Go,
+    /// It fails with this errno.
+    Fail(i32),
+    /// The machine stops in the midst of it.
+    Cut,
+}
+
+/// All of a disk.
+#[derive(Clone)]
+pub(super) struct State {
+    pub(super) rng: Random,
+    pub(super) faults: Faults,
+    pub(super) planned: Vec<Planned>,
+    /// Bytes by which files may yet grow.
+    pub(super) space: Option<u64>,
+    pub(super) folders: BTreeMap<PathBuf, Folder>,
+    pub(super) files: BTreeMap<u64, Node>,
+    pub(super) next_file: u64,
+    pub(super) locks: BTreeSet<(PathBuf, String)>,
+    pub(super) steps: u64,
+    pub(super) calls: [u64; Calls::KINDS],
+    pub(super) crash_at: Option<u64>,
+    pub(super) crashed: bool,
+    pub(super) cut: Option<CutCall>,
+}
+
+impl State {
+    pub(super) fn new(seed: u64, faults: Faults) -> Self {
+        State {
+            rng: Random::new(seed),
+            faults,
+            planned: Vec::new(),
+            space: None,
+            folders: BTreeMap::new(),
+            files: BTreeMap::new(),
+            next_file: 1,
+            locks: BTreeSet::new(),
+            steps: 0,
+            calls: [0; Calls::KINDS],
+            crash_at: None,
+            crashed: false,
+            cut: None,
+        }
+    }
+
+    /// Counts a call and decides about it.
+    pub(super) fn judge(&mut self, call: Calls) -> io::Result<Verdict> {
+        if self.crashed {
+            return Err(crash());
+        }
+        self.calls[call.index()] += 1;
+        if Calls::STEPS.meets(call) {
+            self.steps += 1;
+            if self.crash_at.is_some_and(|at| self.steps >= at) {
+                self.crashed = true;
+                return Ok(Verdict::Cut);
+            }
+        }
+        let strikes: Vec<i32> = self.planned.iter_mut().filter_map(|p| p.strikes(call)).collect();
+        if let Some(errno) = strikes.first() {
+            return Ok(Verdict::Fail(*errno));
+        }
+        let interruptible = Calls::READ | Calls::WRITE | Calls::WRITE_DURABLE;
+        if interruptible.meets(call) && self.one_in(self.faults.eintr_one_in) {
+            return Ok(Verdict::Fail(libc::EINTR));
+        }
+        Ok(Verdict::Go)
+    }
+
+    /// For calls that leave nothing half done: an error unless the call is carried out.
+    pub(super) fn admit(&mut self, call: Calls) -> io::Result<()> {
+        match self.judge(call)? {
+            Verdict::Go => Ok(()),
+            Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Verdict::Cut => Err(crash()),
+        }
+    }
+
+    /// True once in `n` times; never for 0.
+    pub(super) fn one_in(&mut self, n: u64) -> bool {
+        n > 0 && self.rng.one_in(n)
+    }
+
+    pub(super) fn folder(&mut self, path: &Path) -> io::Result<&mut Folder> {
+        self.folders.get_mut(path).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+    }
+
+    pub(super) fn file(&mut self, id: u64) -> io::Result<&mut Node> {
+        self.files.get_mut(&id).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
+    }
+
+    /// Makes an empty file and its name, both not yet durable.
+    pub(super) fn create(&mut self, dir: &Path, name: &Arc<str>) -> io::Result<u64> {
+        let id = self.next_file;
+        let folder = self.folder(dir)?;
+        if folder.seen.contains_key(name) {
+            return Err(io::Error::from_raw_os_error(libc::EEXIST));
+        }
+        folder.seen.insert(Arc::clone(name), id);
+        folder.unsynced.push((Arc::clone(name), id, true));
+        self.files.insert(id, Node::default());
+        self.next_file += 1;
+        Ok(id)
+    }
+
+    /// Takes a name away, not yet durably. The file stays for those who have it open.
+    pub(super) fn remove(&mut self, dir: &Path, name: &str) -> io::Result<()> {
+        let folder = self.folder(dir)?;
+        let Some((name, id)) = folder.seen.remove_entry(name) else {
+            return Err(io::Error::from_raw_os_error(libc::ENOENT));
+        };
+        folder.unsynced.push((name, id, false));
+        let freed = self.files.get(&id).map_or(0, |node| node.seen().len());
+        self.space = self.space.map(|left| left.saturating_add(freed));
+        Ok(())
+    }
+
+    /// What another process finds after this one was killed.
+    pub(super) fn after_kill(&self, seed: u64) -> State {
+        let mut next = self.clone();
+        next.rng = Random::new(seed);
+        next.finish_cut_call();
+        next.forget_process();
+        next
+    }
+
+    /// What the next boot finds after the power went.
+    pub(super) fn after_power_cut(&self, rng: &mut Random, survival: &Survival) -> State {
+        let mut next = self.clone();
+        next.rng = Random::new(rng.next_u64());
+        next.finish_cut_call();
+        for folder in next.folders.values_mut() {
+            for (name, id, came) in std::mem::take(&mut folder.unsynced) {
+                if !survival.keeps(rng) {
+                    continue;
+                }
+                if came {
+                    folder.stable.insert(name, id);
+                } else if folder.stable.get(&name) == Some(&id) {
+                    folder.stable.remove(&name);
+                }
+            }
+            folder.seen = folder.stable.clone();
+        }
+        let named: BTreeSet<u64> = next.folders.values().flat_map(|folder| folder.seen.values().copied()).collect();
+        next.files.retain(|id, _| named.contains(id));
+        for node in next.files.values_mut() {
+            node.power_cut(rng, survival);
+        }
+        next.forget_process();
+        next
+    }
+
+    /// Carries out as much of the cut call as chance will have it; from then on it is like any other call.
+    fn finish_cut_call(&mut self) {
+        match self.cut.take() {
+            Some(CutCall::Write { file, offset, data }) => {
+                let len = data.len() as u64;
+                let done = match self.rng.below(4) {
+                    0 => 0,
+                    1 => len,
+                    _ => self.rng.below(len + 1),
+                };
+                if let Some(node) = self.files.get_mut(&file) {
+                    node.write(offset, &data[..done as usize]);
+                }
+            }
+            Some(CutCall::SetLen { file, len }) if self.rng.one_in(2) => {
+                if let Some(node) = self.files.get_mut(&file) {
+                    node.set_len(len);
+                }
+            }
+            Some(CutCall::Create { dir, name }) if self.rng.one_in(2) => drop(self.create(&dir, &name)),
+            Some(CutCall::Remove { dir, name }) if self.rng.one_in(2) => drop(self.remove(&dir, &name)),
+            _ => {}
+        }
+    }
+
+    /// What ends with a process: its locks, and the plans that were made for it. Rates and the space left stay.
+    fn forget_process(&mut self) {
+        self.locks.clear();
+        self.planned.clear();
+        self.steps = 0;
+        self.calls = [0; Calls::KINDS];
+        self.crash_at = None;
+        self.crashed = false;
+    }
+}
+
+/// What every call gets after a simulated crash.
+pub(super) fn crash() -> io::Error {
+    io::Error::other("simulated crash")
+}

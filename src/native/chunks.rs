@@ -1,0 +1,142 @@
+//! The chunks that make up the store, and the slots by which index entries name them.
+//!
+//! Readers take a `View` once per batch: an immutable table, so that looking up a chunk needs no lock.
+
+use super::frame::{ChunkHeader, Salt};
+use super::hot::HotChunk;
+use super::index::SLOTS_MAX;
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::sync::atomic::AtomicU64;
+use crate::base::sync::{Arc, RwLock};
+use crate::io::File;
+
+/// A chunk file that is part of the store.
+pub struct Chunk {
+    /// How index entries name it.
+    pub slot: u32,
+    /// Its number.
+    pub id: u64,
+    /// Its file.
+    pub file: Arc<dyn File>,
+    /// Salt of its checksums.
+    pub salt: Salt,
+    /// Bytes of all its records.
+    pub record_bytes: AtomicU64,
+    /// Bytes of records that are no longer current.
+    pub dead_bytes: AtomicU64,
+}
+
+/// A chunk, with its bytes in memory if they are kept there.
+#[derive(Clone)]
+pub struct Seen {
+    /// The chunk.
+    pub chunk: Arc<Chunk>,
+    /// Its hot bytes.
+    pub hot: Option<Arc<HotChunk>>,
+}
+
+/// All chunks, by slot. Slot 0 is never used.
+pub type View = Arc<Vec<Option<Seen>>>;
+
+/// The live set.
+pub struct Chunks {
+    view: RwLock<View>,
+    hot_log_bytes: u64,
+}
+
+/// The file name of a chunk.
+pub fn file_name(id: u64) -> String {
+    format!("chunk-{id:016x}.kvb")
+}
+
+/// The number in a chunk's file name, if it is one.
+pub fn id_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("chunk-")?.strip_suffix(".kvb")?;
+    let id = u64::from_str_radix(digits, 16).ok()?;
+    (file_name(id) == name).then_some(id)
+}
+
+impl Chunks {
+    /// No chunks yet.
+    pub fn new(hot_log_bytes: u64) -> Chunks {
+        Chunks { view: RwLock::new(Arc::new(vec![None])), hot_log_bytes }
+    }
+
+    /// The present chunks.
+    pub fn view(&self) -> View {
+        Arc::clone(&self.view.read())
+    }
+
+    /// Adds a chunk; the oldest hot bytes give way to `hot`.
+    pub fn add(&self, header: &ChunkHeader, file: Arc<dyn File>, hot: Option<Arc<HotChunk>>) -> Result<Arc<Chunk>> {
+        let mut view = self.view.write();
+        let no_memory = || Error::no_memory("no memory for the table of chunks: free memory");
+        let mut next = Vec::new();
+        next.try_reserve_exact(view.len() + 1).map_err(|_| no_memory())?;
+        next.extend_from_slice(&view);
+        let slot = next.iter().skip(1).position(Option::is_none).map_or(next.len(), |free| free + 1);
+        if slot >= SLOTS_MAX as usize {
+            return Err(Error::new(Code::NO_SPACE, "the store has as many chunk files as it can: split it into several stores"));
+        }
+        let chunk = Arc::new(Chunk {
+            slot: slot as u32,
+            id: header.chunk,
+            file,
+            salt: header.salt(),
+            record_bytes: AtomicU64::new(0),
+            dead_bytes: AtomicU64::new(0),
+        });
+        let seen = Some(Seen { chunk: Arc::clone(&chunk), hot });
+        match next.get_mut(slot) {
+            Some(free) => *free = seen,
+            None => next.push(seen),
+        }
+        self.cool(&mut next);
+        *view = Arc::new(next);
+        Ok(chunk)
+    }
+
+    /// Lets go of the oldest hot bytes beyond the budget.
+    fn cool(&self, chunks: &mut [Option<Seen>]) {
+        let mut hot: Vec<(u64, u64, usize)> = chunks
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, seen)| seen.as_ref().and_then(|seen| seen.hot.as_ref().map(|hot| (seen.chunk.id, hot.capacity(), slot))))
+            .collect();
+        hot.sort_unstable_by(|a, b| b.cmp(a));
+        let mut kept = 0;
+        for (_, capacity, slot) in hot {
+            kept += capacity;
+            if kept > self.hot_log_bytes
+                && let Some(Some(seen)) = chunks.get_mut(slot)
+            {
+                seen.hot = None;
+            }
+        }
+    }
+
+    /// Memory for a new chunk's hot bytes, if the budget allows any.
+    pub fn hot_for(&self, chunk_bytes: u64) -> Option<Arc<HotChunk>> {
+        if chunk_bytes > self.hot_log_bytes { None } else { HotChunk::new(chunk_bytes) }
+    }
+
+    /// Lets go of all files and memory.
+    pub fn clear(&self) {
+        *self.view.write() = Arc::new(vec![None]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers() {
+        assert_eq!(file_name(255), "chunk-00000000000000ff.kvb");
+        assert_eq!(id_of("chunk-00000000000000ff.kvb"), Some(255));
+        for bad in ["LOCK", "chunk-ff.kvb", "chunk-00000000000000FF.kvb", "chunk-00000000000000ff.kvb.bak", "chunk-+0000000000000ff.kvb"] {
+            assert_eq!(id_of(bad), None, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! Committing a group: stage, write, publish.
+//!
+//! `stage` and `publish` run alone and in the order of turns; between them several groups write at the same time.
+//! Everything that can fail comes before the first byte is handed to the kernel; publishing allocates nothing.
+
+use super::NativeEngine;
+use super::frame::{BatchEntry, Digest, FrameHeader, FrameKind};
+use super::hot::HotRange;
+use super::index::{Index, Place};
+use super::log::{Log, SyncWay};
+use crate::base::error::{Error, Result};
+use crate::base::hash::KeyHash;
+use crate::base::planted::{Bug, planted};
+use crate::base::sync::Arc;
+use crate::base::sync::atomic::Ordering;
+use crate::engine::counters::add;
+use crate::engine::record::{self, Kind};
+use crate::engine::{Commit, ReadOp, ReadState, WriteOp};
+use crate::io::write_all_at;
+use std::io::{self, IoSlice};
+
+/// How far ahead of its use an index line is asked for (measured: 16 to 32 is enough, beyond 64 it gets worse).
+pub(super) const PREFETCH_AHEAD: usize = 16;
+
+/// A group that has its place in the log and must be published.
+pub(super) struct Staged {
+    log: Arc<Log>,
+    /// `None`: the group writes nothing.
+    frame: Option<Frame>,
+    settled: bool,
+}
+
+struct Frame {
+    place: super::log::Place,
+    /// Frame header and batch table.
+    head: Vec<u8>,
+    hot: Option<HotRange>,
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if self.frame.is_some() && !self.settled {
+            self.log.abandon();
+        }
+    }
+}
+
+fn all_ops<'a>(group: &'a [Commit<'_>]) -> impl Iterator<Item = &'a WriteOp> {
+    group.iter().flat_map(|member| member.writes.ops)
+}
+
+fn puts(group: &[Commit<'_>]) -> impl Iterator<Item = KeyHash> {
+    all_ops(group).filter(|op| op.kind == Kind::Put).map(|op| op.hash)
+}
+
+impl NativeEngine {
+    /// Gives the group its place: sequence numbers, room in the index, checksums. An error means nothing happened.
+    pub(super) fn stage(&self, group: &mut [Commit<'_>]) -> Result<Staged> {
+        self.check_open()?;
+        let records: u64 = group.iter().map(|member| member.writes.ops.len() as u64).sum();
+        let mut staged = Staged { log: Arc::clone(&self.log), frame: None, settled: false };
+        if records == 0 {
+            return Ok(staged);
+        }
+        let payload_len: u64 = all_ops(group).map(|op| u64::from(op.len)).sum();
+        let batches = group.iter().filter(|member| !member.writes.ops.is_empty()).count();
+        let durable = group.iter().any(|member| member.durable);
+        let mut head = Vec::new();
+        let head_len = super::frame::FRAME_HEADER_LEN + batches * super::frame::BATCH_ENTRY_LEN;
+        head.try_reserve_exact(head_len).map_err(|_| Error::no_memory("no memory for a frame's head: free memory"))?;
+        self.index.write().reserve(&mut puts(group))?;
+        let place = match self.log.stage(&self.chunks, &self.counters, batches, records, payload_len, durable) {
+            Ok(place) => place,
+            Err(error) => {
+                self.index.write().unreserve(&mut puts(group));
+                return Err(error);
+            }
+        };
+        head.resize(head_len, 0);
+        let frame_len = head_len as u64 + payload_len;
+        let digest = fill_head(&mut head, group, &place, payload_len);
+        self.log.staged(&place, frame_len, digest);
+        let hot = place.hot.as_ref().and_then(|hot| hot.reserve(place.offset, frame_len as usize));
+        staged.frame = Some(Frame { place, head, hot });
+        Ok(staged)
+    }
+
+    /// Hands the frame to the disk; several groups may be here at the same time. The number of calls it took.
+    pub(super) fn write(&self, staged: &mut Staged, group: &[Commit<'_>]) -> io::Result<u64> {
+        let Some(Frame { place, head, hot }) = &mut staged.frame else { return Ok(0) };
+        let mut pieces = vec![IoSlice::new(head)];
+        for member in group {
+            runs_of(member, |run| pieces.push(IoSlice::new(run)));
+        }
+        if let Some(hot) = hot {
+            for piece in &pieces {
+                hot.push(piece);
+            }
+        }
+        let durable = place.sync == SyncWay::ByWrite && !planted(Bug::AckBeforeSync);
+        write_all_at(&*place.chunk.file, &mut pieces, place.offset, durable)
+    }
+
+    /// Makes the group visible, all of it at once. In the order of turns.
+    pub(super) fn publish(&self, mut staged: Staged, written: io::Result<u64>, group: &mut [Commit<'_>]) -> Result<()> {
+        let Some(Frame { place, head, hot }) = &mut staged.frame else {
+            let index = self.index.read();
+            for member in group {
+                locate(&index, member.reads);
+            }
+            return Ok(());
+        };
+        drop(hot.take()); // filled: readers may see it once the index leads there
+        let settled = self.log.settle(place, written, &self.counters);
+        let (first_record, slot) = (place.offset + head.len() as u64, place.chunk.slot);
+        staged.settled = true;
+        if let Err(error) = settled {
+            self.index.write().unreserve(&mut puts(group));
+            return Err(error);
+        }
+        let frame_len = self.apply(group, slot, first_record);
+        self.counters.keys.store(self.index.read().len() as u64, Ordering::Relaxed);
+        add(&self.counters.groups, 1);
+        add(&self.counters.batches, group.len() as u64);
+        add(&self.counters.log_bytes, frame_len);
+        Ok(())
+    }
+
+    /// Reads are resolved before the writes of their own batch, writes replace what was there. Returns the frame's end.
+    fn apply(&self, group: &mut [Commit<'_>], slot: u32, first_record: u64) -> u64 {
+        let view = self.chunks.view();
+        let mut offset = first_record;
+        let mut index = self.index.write();
+        let mut records = 0;
+        for member in group.iter_mut() {
+            locate(&index, member.reads);
+            let ops = member.writes.ops;
+            records += ops.len() as u64;
+            for (i, op) in ops.iter().enumerate() {
+                if let Some(ahead) = ops.get(i + PREFETCH_AHEAD) {
+                    index.prefetch(&ahead.hash);
+                }
+                let replaced = match op.kind {
+                    Kind::Put => index.put(&op.hash, Place::new(slot, offset, op.len as usize)),
+                    Kind::Delete => index.remove(&op.hash),
+                };
+                if let Some(old) = replaced
+                    && let Some(Some(seen)) = view.get(old.slot() as usize)
+                {
+                    add(&seen.chunk.dead_bytes, old.len_at_most() as u64);
+                }
+                offset += u64::from(op.len);
+            }
+        }
+        drop(index);
+        add(&self.counters.records, records);
+        if let Some(Some(seen)) = view.get(slot as usize) {
+            add(&seen.chunk.record_bytes, offset - first_record);
+        }
+        offset - first_record
+    }
+}
+
+/// Looks up `reads` in the index.
+pub(super) fn locate(index: &Index, reads: &mut [ReadOp]) {
+    for i in 0..reads.len() {
+        if let Some(ahead) = reads.get(i + PREFETCH_AHEAD) {
+            index.prefetch(&ahead.hash);
+        }
+        let read = &mut reads[i];
+        (read.state, read.place) = match index.get(&read.hash) {
+            Some(place) => (ReadState::Located, place.to_bits()),
+            None => (ReadState::Absent, 0),
+        };
+    }
+}
+
+/// Salts the records' checksums for their places, and fills in the batch table and the frame header.
+fn fill_head(head: &mut [u8], group: &mut [Commit<'_>], place: &super::log::Place, payload_len: u64) -> u64 {
+    let (header, table) = head.split_at_mut(super::frame::FRAME_HEADER_LEN);
+    let mut digest = Digest::new(place.digest_before);
+    let mut offset = place.offset + header.len() as u64 + table.len() as u64;
+    let mut entries = table.chunks_exact_mut(super::frame::BATCH_ENTRY_LEN);
+    let mut batches = 0;
+    for member in group.iter_mut().filter(|member| !member.writes.ops.is_empty()) {
+        if let Some(entry) = entries.next() {
+            let batch = BatchEntry { batch_id: member.batch_id, records: member.writes.ops.len() as u32 };
+            entry.copy_from_slice(&batch.encode());
+            batches += 1;
+        }
+        for op in member.writes.ops {
+            let block = &mut member.writes.blocks[op.block as usize];
+            let sum = record::salt_sum(&mut block[op.offset as usize..], place.chunk.salt.at(offset));
+            digest.record(sum);
+            offset += u64::from(op.len);
+        }
+    }
+    digest.table(table);
+    let digest = digest.finish(FrameKind::Data, place.first_seq, payload_len);
+    let frame = FrameHeader {
+        kind: FrameKind::Data,
+        first_seq: place.first_seq,
+        watermark: place.watermark,
+        payload_len,
+        records: (place.last_seq + 1 - place.first_seq) as u32,
+        batches,
+        digest_before: place.digest_before,
+        digest,
+    };
+    header.copy_from_slice(&frame.encode(place.chunk.salt, place.offset));
+    digest
+}
+
+/// The records of a batch as runs of bytes that lie together.
+fn runs_of<'a>(member: &'a Commit<'_>, mut take: impl FnMut(&'a [u8])) {
+    let mut ops = member.writes.ops.iter().peekable();
+    while let Some(first) = ops.next() {
+        let mut end = first.offset + first.len;
+        while let Some(next) = ops.next_if(|next| next.block == first.block && next.offset == end) {
+            end += next.len;
+        }
+        take(&member.writes.blocks[first.block as usize][first.offset as usize..end as usize]);
+    }
+}

@@ -1,0 +1,397 @@
+//! What stands in a chunk file: a header, then frames. docs/FORMAT.md draws it.
+//!
+//! Encoding and decoding only; no I/O. Every checksum is salted with the place it stands at (store, chunk, offset), so
+//! that bytes which were written elsewhere, or by another store, are never taken for good.
+
+use crate::base::crc;
+use crate::base::limits::BLOCK_BYTES;
+
+/// First bytes of a chunk: not text, and mangled by anything that converts line ends or strips the high bit.
+const MAGIC: [u8; 8] = *b"\x89KVB\r\n\x1a\n";
+
+/// The format this version writes, and the oldest reader that may read it.
+const FORMAT_VERSION: u32 = 1;
+const READER_VERSION_MIN: u32 = 1;
+
+/// Feature bits this version understands.
+const FEATURES_KNOWN: u64 = 0;
+
+/// Length of a chunk header, in bytes: one block.
+pub const CHUNK_HEADER_LEN: usize = BLOCK_BYTES;
+
+/// Length of a frame header, in bytes.
+pub const FRAME_HEADER_LEN: usize = 64;
+
+/// Length of one entry in a frame's batch table, in bytes.
+pub const BATCH_ENTRY_LEN: usize = 16;
+
+const FRAME_MAGIC: [u8; 3] = *b"KVF";
+
+/// Where the log stands: what the next chunk's header says of its predecessor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The chunk that was written to; 0: none.
+    pub chunk: u64,
+    /// Bytes of it that count; whatever lies behind was never acknowledged.
+    pub valid_bytes: u64,
+    /// The last sequence number before that.
+    pub last_seq: u64,
+    /// The running digest up to there.
+    pub digest: u64,
+}
+
+/// The first block of a chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkHeader {
+    /// Which store this is.
+    pub store: [u8; 16],
+    /// Number of the chunk; never used twice in a store.
+    pub chunk: u64,
+    /// How often the store had been opened.
+    pub epoch: u64,
+    /// Where the log stood when this chunk was begun.
+    pub before: LogEnd,
+    /// Everything up to this sequence number was on stable storage.
+    pub watermark: u64,
+    /// When it was made, in milliseconds since 1970.
+    pub created_ms: u64,
+}
+
+/// Why a chunk header is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BadHeader {
+    /// Not a header at all, or a damaged one.
+    Damaged,
+    /// Written by a version that this one cannot read.
+    Newer,
+}
+
+impl ChunkHeader {
+    /// The header's block.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut block = vec![0; CHUNK_HEADER_LEN];
+        let mut put = Fields { bytes: &mut block, at: 0 };
+        put.bytes(&MAGIC);
+        put.u32(FORMAT_VERSION);
+        put.u32(READER_VERSION_MIN);
+        put.u64(FEATURES_KNOWN);
+        put.bytes(&self.store);
+        for field in [
+            self.chunk,
+            self.epoch,
+            self.before.chunk,
+            self.before.valid_bytes,
+            self.before.last_seq,
+            self.before.digest,
+            self.watermark,
+            self.created_ms,
+        ] {
+            put.u64(field);
+        }
+        let sum = crc::crc32c(&block[..CHUNK_HEADER_LEN - 4]);
+        block[CHUNK_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
+        block
+    }
+
+    /// Reads the first block of a chunk.
+    pub fn decode(block: &[u8]) -> Result<ChunkHeader, BadHeader> {
+        let block = block.get(..CHUNK_HEADER_LEN).ok_or(BadHeader::Damaged)?;
+        let (body, sum) = block.split_at(CHUNK_HEADER_LEN - 4);
+        if block[..8] != MAGIC || crc::crc32c(body).to_le_bytes() != *sum {
+            return Err(BadHeader::Damaged);
+        }
+        if u32_at(block, 12) > FORMAT_VERSION || u64_at(block, 16) & !FEATURES_KNOWN != 0 {
+            return Err(BadHeader::Newer);
+        }
+        let mut store = [0; 16];
+        store.copy_from_slice(&block[24..40]);
+        Ok(ChunkHeader {
+            store,
+            chunk: u64_at(block, 40),
+            epoch: u64_at(block, 48),
+            before: LogEnd {
+                chunk: u64_at(block, 56),
+                valid_bytes: u64_at(block, 64),
+                last_seq: u64_at(block, 72),
+                digest: u64_at(block, 80),
+            },
+            watermark: u64_at(block, 88),
+            created_ms: u64_at(block, 96),
+        })
+    }
+
+    /// The salt of everything in this chunk.
+    pub fn salt(&self) -> Salt {
+        let (low, high) = self.store.split_at(8);
+        Salt(mix(u64_at(low, 0) ^ mix(u64_at(high, 0) ^ mix(self.chunk))))
+    }
+}
+
+/// Names a chunk of a store in 64 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Salt(u64);
+
+impl Salt {
+    /// What is XORed into a checksum that stands at `offset`.
+    #[inline]
+    pub fn at(self, offset: u64) -> u32 {
+        (mix(self.0 ^ offset) >> 32) as u32
+    }
+}
+
+/// SplitMix64's finaliser: every bit of the input reaches every bit of the output.
+#[inline]
+fn mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+/// What a frame is for. The numbers are on disk; 0 is never legal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FrameKind {
+    /// The records of a commit group.
+    Data = 1,
+    /// No records: only says how far the log is durable.
+    Beat = 2,
+    /// The store was closed in order.
+    Close = 3,
+}
+
+/// The header of a frame. Behind it: the batch table, then the records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHeader {
+    /// What it is for.
+    pub kind: FrameKind,
+    /// Sequence number of the first record; the others follow.
+    pub first_seq: u64,
+    /// Everything up to this sequence number was on stable storage when the frame was formed.
+    pub watermark: u64,
+    /// Bytes of records.
+    pub payload_len: u64,
+    /// Number of records.
+    pub records: u32,
+    /// Number of batches.
+    pub batches: u32,
+    /// Running digest before this frame.
+    pub digest_before: u64,
+    /// Running digest with this frame.
+    pub digest: u64,
+}
+
+impl FrameHeader {
+    /// The header's bytes for a frame at `offset` of the chunk with this salt.
+    pub fn encode(&self, salt: Salt, offset: u64) -> [u8; FRAME_HEADER_LEN] {
+        let mut header = [0; FRAME_HEADER_LEN];
+        let mut put = Fields { bytes: &mut header, at: 0 };
+        put.bytes(&FRAME_MAGIC);
+        put.bytes(&[self.kind as u8]);
+        put.u32(0);
+        put.u64(self.first_seq);
+        put.u64(self.watermark);
+        put.u64(self.payload_len);
+        put.u32(self.records);
+        put.u32(self.batches);
+        put.u64(self.digest_before);
+        put.u64(self.digest);
+        let sum = FrameHeader::sum(&header) ^ salt.at(offset);
+        header[4..8].copy_from_slice(&sum.to_le_bytes());
+        header
+    }
+
+    fn sum(header: &[u8]) -> u32 {
+        crc::extend(crc::crc32c(&header[..4]), &header[8..FRAME_HEADER_LEN])
+    }
+
+    /// The frame header at the start of `bytes`, which stand at `offset`, if it is a good one.
+    pub fn decode(bytes: &[u8], salt: Salt, offset: u64) -> Option<FrameHeader> {
+        let header = bytes.get(..FRAME_HEADER_LEN)?;
+        if header[..3] != FRAME_MAGIC || u32_at(header, 4) != FrameHeader::sum(header) ^ salt.at(offset) || u64_at(header, 56) != 0 {
+            return None;
+        }
+        let kind = match header[3] {
+            1 => FrameKind::Data,
+            2 => FrameKind::Beat,
+            3 => FrameKind::Close,
+            _ => return None,
+        };
+        Some(FrameHeader {
+            kind,
+            first_seq: u64_at(header, 8),
+            watermark: u64_at(header, 16),
+            payload_len: u64_at(header, 24),
+            records: u32_at(header, 32),
+            batches: u32_at(header, 36),
+            digest_before: u64_at(header, 40),
+            digest: u64_at(header, 48),
+        })
+    }
+
+    /// Where the records start, in bytes from the start of the frame.
+    pub fn payload_at(&self) -> u64 {
+        FRAME_HEADER_LEN as u64 + u64::from(self.batches) * BATCH_ENTRY_LEN as u64
+    }
+
+    /// Length of the whole frame, in bytes; `None` if the fields are absurd.
+    pub fn len(&self) -> Option<u64> {
+        self.payload_at().checked_add(self.payload_len)
+    }
+
+    /// The last sequence number that the log has reached with this frame.
+    pub fn last_seq(&self) -> Option<u64> {
+        self.first_seq.checked_add(u64::from(self.records)).map(|next| next.saturating_sub(1))
+    }
+}
+
+/// One entry of a frame's batch table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchEntry {
+    /// Names the batch.
+    pub batch_id: u64,
+    /// How many of the frame's records are its.
+    pub records: u32,
+}
+
+impl BatchEntry {
+    /// The entry's bytes.
+    pub fn encode(&self) -> [u8; BATCH_ENTRY_LEN] {
+        let mut entry = [0; BATCH_ENTRY_LEN];
+        let mut put = Fields { bytes: &mut entry, at: 0 };
+        put.u64(self.batch_id);
+        put.u32(self.records);
+        entry
+    }
+
+    /// Reads an entry.
+    pub fn decode(bytes: &[u8]) -> BatchEntry {
+        BatchEntry { batch_id: u64_at(bytes, 0), records: u32_at(bytes, 8) }
+    }
+}
+
+/// The running digest: 64 bits over everything the log has said so far.
+///
+/// It takes in each record's (salted) checksum, so every byte is summed once only.
+pub struct Digest {
+    before: u64,
+    crc: u32,
+    pending: [u8; 512],
+    filled: usize,
+}
+
+impl Digest {
+    /// Continues from `before`.
+    pub fn new(before: u64) -> Digest {
+        Digest { before, crc: 0, pending: [0; 512], filled: 0 }
+    }
+
+    /// Takes in a record's checksum.
+    #[inline]
+    pub fn record(&mut self, sum: u32) {
+        if self.filled == self.pending.len() {
+            self.flush();
+        }
+        self.pending[self.filled..self.filled + 4].copy_from_slice(&sum.to_le_bytes());
+        self.filled += 4;
+    }
+
+    /// Takes in the batch table.
+    pub fn table(&mut self, table: &[u8]) {
+        self.flush();
+        self.crc = crc::extend(self.crc, table);
+    }
+
+    fn flush(&mut self) {
+        self.crc = crc::extend(self.crc, &self.pending[..self.filled]);
+        self.filled = 0;
+    }
+
+    /// The digest with the frame that has these fields.
+    pub fn finish(mut self, kind: FrameKind, first_seq: u64, payload_len: u64) -> u64 {
+        self.flush();
+        let shape = mix(first_seq ^ mix(payload_len ^ (u64::from(kind as u8) << 56)));
+        mix(self.before ^ mix(u64::from(self.crc) ^ shape))
+    }
+}
+
+struct Fields<'a> {
+    bytes: &'a mut [u8],
+    at: usize,
+}
+
+impl Fields<'_> {
+    fn bytes(&mut self, field: &[u8]) {
+        self.bytes[self.at..self.at + field.len()].copy_from_slice(field);
+        self.at += field.len();
+    }
+    fn u32(&mut self, field: u32) {
+        self.bytes(&field.to_le_bytes());
+    }
+    fn u64(&mut self, field: u64) {
+        self.bytes(&field.to_le_bytes());
+    }
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    let mut field = [0; 4];
+    field.copy_from_slice(&bytes[at..at + 4]);
+    u32::from_le_bytes(field)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    let mut field = [0; 8];
+    field.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_le_bytes(field)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> ChunkHeader {
+        let before = LogEnd { chunk: 6, valid_bytes: 4711, last_seq: 99, digest: 0xfeed };
+        ChunkHeader { store: [7; 16], chunk: 7, epoch: 3, before, watermark: 90, created_ms: 5 }
+    }
+
+    #[test]
+    fn chunk_headers_come_back_and_every_bit_counts() {
+        let good = header().encode();
+        assert_eq!(ChunkHeader::decode(&good), Ok(header()));
+        for bit in (0..good.len() * 8).step_by(7) {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(ChunkHeader::decode(&bad).is_err(), "bit {bit}");
+        }
+        let mut newer = good.clone();
+        newer[12] = 2;
+        let sum = crc::crc32c(&newer[..CHUNK_HEADER_LEN - 4]);
+        newer[CHUNK_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
+        assert_eq!(ChunkHeader::decode(&newer), Err(BadHeader::Newer));
+    }
+
+    #[test]
+    fn frame_headers_belong_to_their_place() {
+        let salt = header().salt();
+        let frame = FrameHeader {
+            kind: FrameKind::Data,
+            first_seq: 100,
+            watermark: 99,
+            payload_len: 256,
+            records: 2,
+            batches: 1,
+            digest_before: 1,
+            digest: 2,
+        };
+        let good = frame.encode(salt, 8192);
+        assert_eq!(FrameHeader::decode(&good, salt, 8192), Some(frame));
+        assert_eq!(FrameHeader::decode(&good, salt, 8200), None);
+        assert_eq!(FrameHeader::decode(&good, ChunkHeader { chunk: 8, ..header() }.salt(), 8192), None);
+        assert_eq!(FrameHeader::decode(&[0; 64], salt, 8192), None);
+        for bit in 0..good.len() * 8 {
+            let mut bad = good;
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(FrameHeader::decode(&bad, salt, 8192), None, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! The log: which chunk is being written, where the next frame goes, what is on stable storage, and whether anything
+//! may be written at all.
+//!
+//! `commit` is the only caller of `stage` and `settle`, one group at a time each, in the order of turns. The rules:
+//! sequence numbers are never used twice, also after a failure; a frame behind a sync begins on a fresh block; after a
+//! failed sync nothing is written any more; after a failed write the log goes on in a new chunk whose header says
+//! where the old one was cut, so that what lies behind the cut can never come back.
+
+use super::chunks::{Chunk, Chunks, file_name};
+use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd};
+use super::hot::HotChunk;
+use super::options::Options;
+use crate::base::clock;
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::limits::BLOCK_BYTES;
+use crate::base::planted::{Bug, planted};
+use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::{Arc, Mutex};
+use crate::engine::counters::{AtomicCounters, add};
+use crate::engine::record::ALIGN;
+use crate::io::{Dir, File, write_all_at};
+use std::io::IoSlice;
+
+/// See the top of this file.
+pub struct Log {
+    dir: Arc<dyn Dir>,
+    store_path: String,
+    options: Options,
+    state: Mutex<LogState>,
+    /// Held while files are synced: a second sync waits and finds its work done.
+    syncing: Mutex<()>,
+    /// Sequence numbers that readers can see, and those on stable storage: to be read without a lock that a stuck disk
+    /// may be holding. Written under `state`.
+    published: AtomicU64,
+    durable: AtomicU64,
+}
+
+struct LogState {
+    store: [u8; 16],
+    epoch: u64,
+    next_chunk: u64,
+    active: Option<Active>,
+    /// Where the log stands; `chunk` and `valid_bytes` are those of the last frame that counts.
+    end: LogEnd,
+    /// Highest sequence number given out, also to groups that failed.
+    last_given: u64,
+    /// Chunks with bytes that no sync has covered, and the last sequence number written to them that way.
+    unsynced: Vec<(Arc<Chunk>, u64)>,
+    /// Rises with each failed write: groups that were staged before it cannot be published.
+    generation: u64,
+    /// A sync has covered the block that the last frame ends in.
+    fresh_block: bool,
+    poison: Option<Error>,
+    /// Files that are no part of the store any more; removed when the next chunk's header is durable.
+    leftovers: Vec<String>,
+}
+
+struct Active {
+    chunk: Arc<Chunk>,
+    hot: Option<Arc<HotChunk>>,
+    /// Where the next frame may start, in bytes.
+    next: u64,
+}
+
+/// How recovery, or an empty directory, leaves the log.
+pub struct LogStart {
+    /// Which store it is.
+    pub store: [u8; 16],
+    /// How often the store has been opened, this time included.
+    pub epoch: u64,
+    /// First chunk number that was never used.
+    pub next_chunk: u64,
+    /// Where the log stands.
+    pub end: LogEnd,
+    /// Files to remove once the next chunk is begun.
+    pub leftovers: Vec<String>,
+}
+
+/// A place in the log, given to one group.
+pub struct Place {
+    /// The chunk to write to.
+    pub chunk: Arc<Chunk>,
+    /// Its memory.
+    pub hot: Option<Arc<HotChunk>>,
+    /// Where the frame starts, in bytes.
+    pub offset: u64,
+    /// Sequence number of the first record.
+    pub first_seq: u64,
+    /// Sequence number of the last record.
+    pub last_seq: u64,
+    /// Highest durable sequence number at this time.
+    pub watermark: u64,
+    /// The running digest before the frame.
+    pub digest_before: u64,
+    /// The log's end before the frame: where it is cut if the write fails.
+    before: LogEnd,
+    generation: u64,
+    /// How the group becomes durable.
+    pub sync: SyncWay,
+}
+
+/// How a group becomes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncWay {
+    /// Not now.
+    Later,
+    /// By a synchronous write: nothing before it is unsynced.
+    ByWrite,
+    /// By syncing all files before it is published: something before it is unsynced.
+    ByFiles,
+}
+
+impl Log {
+    /// A log that goes on where `start` says. Writes nothing yet.
+    pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
+        let LogStart { store, epoch, next_chunk, end, leftovers } = start;
+        let state = LogState {
+            store,
+            epoch,
+            next_chunk,
+            active: None,
+            end,
+            last_given: end.last_seq,
+            unsynced: Vec::new(),
+            generation: 0,
+            fresh_block: true,
+            poison: None,
+            leftovers,
+        };
+        let (published, durable) = (AtomicU64::new(end.last_seq), AtomicU64::new(end.last_seq));
+        Log { dir, store_path, options, state: Mutex::new(state), syncing: Mutex::new(()), published, durable }
+    }
+
+    /// Gives a group of `records` records and `payload_len` bytes its place. `durable`: it is to be synced.
+    ///
+    /// May begin a new chunk, which is the only thing here that touches the disk. An error means that nothing happened.
+    pub fn stage(
+        &self,
+        chunks: &Chunks,
+        counters: &AtomicCounters,
+        batches: usize,
+        records: u64,
+        payload_len: u64,
+        durable: bool,
+    ) -> Result<Place> {
+        let mut state = self.state.lock();
+        state.check_poison()?;
+        let frame_len = (FRAME_HEADER_LEN + batches * BATCH_ENTRY_LEN) as u64 + payload_len;
+        let start_of =
+            |active: &Active, fresh: bool| active.next.next_multiple_of(if durable || fresh { BLOCK_BYTES as u64 } else { ALIGN as u64 });
+        let fits = state.active.as_ref().is_some_and(|active| {
+            let start = start_of(active, state.fresh_block);
+            start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
+        });
+        if !fits {
+            self.begin_chunk(&mut state, chunks, counters)?;
+        }
+        state.unsynced.try_reserve(1).map_err(|_| Error::no_memory("no memory for the log's tables: free memory"))?;
+        let fresh = state.fresh_block;
+        let Some(active) = &mut state.active else {
+            return Err(Error::new(Code::UNKNOWN, "internal error: the log has no chunk"));
+        };
+        let offset = start_of(active, fresh);
+        active.next = offset + frame_len;
+        let (chunk, hot) = (Arc::clone(&active.chunk), active.hot.clone());
+        let before = state.end;
+        let first_seq = state.last_given + 1;
+        state.last_given += records;
+        let sync = match (durable, state.unsynced.is_empty()) {
+            (true, true) => SyncWay::ByWrite,
+            (true, false) => SyncWay::ByFiles,
+            (false, _) => SyncWay::Later,
+        };
+        state.fresh_block = durable;
+        let last_seq = state.last_given;
+        if sync != SyncWay::ByWrite {
+            state.mark_unsynced(&chunk, last_seq);
+        }
+        Ok(Place {
+            chunk,
+            hot,
+            offset,
+            first_seq,
+            last_seq,
+            watermark: self.durable.load(Ordering::Acquire),
+            digest_before: before.digest,
+            before,
+            generation: state.generation,
+            sync,
+        })
+    }
+
+    /// The frame at `place` has this digest: what is staged next continues from it.
+    pub fn staged(&self, place: &Place, frame_len: u64, digest: u64) {
+        let mut state = self.state.lock();
+        state.end = LogEnd { chunk: place.chunk.id, valid_bytes: place.offset + frame_len, last_seq: place.last_seq, digest };
+    }
+
+    /// Before a group is published: is its frame good, and is it as durable as it has to be? In the order of turns.
+    pub fn settle(&self, place: &Place, written: std::io::Result<u64>, counters: &AtomicCounters) -> Result<()> {
+        match written {
+            Ok(calls) => add(&counters.log_writes, calls),
+            Err(error) => return Err(self.write_failed(place, &error)),
+        }
+        {
+            let state = self.state.lock();
+            if let Some(poison) = &state.poison {
+                return Err(poison.clone().in_doubt());
+            }
+            if state.generation != place.generation {
+                let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
+                return Err(Error::new(Code::DISK_FULL, text).in_doubt());
+            }
+        }
+        match place.sync {
+            SyncWay::Later => {}
+            SyncWay::ByWrite => add(&counters.syncs, 1),
+            SyncWay::ByFiles if planted(Bug::AckBeforeSync) => {}
+            SyncWay::ByFiles => self.sync_files(place.last_seq, counters).map_err(Error::in_doubt)?,
+        }
+        let _state = self.state.lock();
+        self.published.store(place.last_seq, Ordering::Release);
+        if place.sync != SyncWay::Later {
+            self.durable.fetch_max(place.last_seq, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn write_failed(&self, place: &Place, error: &std::io::Error) -> Error {
+        let file = file_name(place.chunk.id);
+        let failed = Error::from_io(format_args!("store {}: writing {file} failed", self.store_path), error);
+        let mut state = self.state.lock();
+        if let Some(poison) = &state.poison {
+            return poison.clone().in_doubt();
+        }
+        if failed.code != Code::DISK_FULL {
+            let poison = poisoned(&failed.message);
+            state.poison = Some(poison.clone());
+            return poison.in_doubt();
+        }
+        // The log goes on in a new chunk, and what lies behind the cut counts for nothing from then on. A frame that was
+        // not written whole can never become valid, so the outcome is known: it did not happen. Only a synchronous
+        // write may have failed after the last byte.
+        if state.generation == place.generation {
+            state.generation += 1;
+            state.end = place.before;
+            state.active = None;
+        }
+        if place.sync == SyncWay::ByWrite { failed.in_doubt() } else { failed }
+    }
+
+    /// Puts everything that has been published on stable storage.
+    pub fn sync(&self, counters: &AtomicCounters) -> Result<()> {
+        self.sync_files(self.published.load(Ordering::Acquire), counters)
+    }
+
+    /// Syncs every file with unsynced bytes; after that everything up to `seq` is durable.
+    fn sync_files(&self, seq: u64, counters: &AtomicCounters) -> Result<()> {
+        let _one_at_a_time = self.syncing.lock();
+        let files: Vec<_> = {
+            let state = self.state.lock();
+            state.check_poison()?;
+            state.unsynced.iter().map(|(chunk, _)| Arc::clone(chunk)).collect()
+        };
+        for chunk in files {
+            add(&counters.syncs, 1);
+            if let Err(error) = chunk.file.sync() {
+                // The kernel may have dropped the pages and will say success the next time: never again.
+                let what = Error::from_io(format_args!("store {}: syncing {} failed", self.store_path, file_name(chunk.id)), &error);
+                let poison = poisoned(&what.message);
+                self.state.lock().poison = Some(poison.clone());
+                return Err(poison);
+            }
+        }
+        let mut state = self.state.lock();
+        state.unsynced.retain(|(_, last)| *last > seq);
+        self.durable.fetch_max(seq, Ordering::Release);
+        state.fresh_block = true;
+        Ok(())
+    }
+
+    /// Whether published data is not durable yet.
+    pub fn is_unsynced(&self) -> bool {
+        self.published.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire)
+    }
+
+    /// A group will never be settled (its executor died): nobody can tell what is in the file, so nothing follows.
+    pub fn abandon(&self) {
+        self.state.lock().poison.get_or_insert_with(|| poisoned("a commit was broken off by an internal error"));
+    }
+
+    /// Syncs, and ends the log with a frame that says so.
+    pub fn close(&self, counters: &AtomicCounters) -> Result<()> {
+        self.sync(counters)?;
+        let state = self.state.lock();
+        let (Some(active), end) = (&state.active, state.end) else { return Ok(()) };
+        if end.chunk != active.chunk.id {
+            return Ok(());
+        }
+        let offset = active.next.next_multiple_of(BLOCK_BYTES as u64);
+        let first_seq = state.last_given + 1;
+        let digest = super::frame::Digest::new(end.digest).finish(FrameKind::Close, first_seq, 0);
+        let frame = FrameHeader {
+            kind: FrameKind::Close,
+            first_seq,
+            watermark: self.durable.load(Ordering::Acquire),
+            payload_len: 0,
+            records: 0,
+            batches: 0,
+            digest_before: end.digest,
+            digest,
+        };
+        let header = frame.encode(active.chunk.salt, offset);
+        write_all_at(&*active.chunk.file, &mut [IoSlice::new(&header)], offset, true)
+            .map(drop)
+            .map_err(|e| Error::from_io(format_args!("store {}: closing {}", self.store_path, file_name(active.chunk.id)), &e))
+    }
+
+    /// Makes the next chunk: file, header, both on stable storage, before anything in it can be acknowledged.
+    fn begin_chunk(&self, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
+        let header = ChunkHeader {
+            store: state.store,
+            chunk: state.next_chunk,
+            epoch: state.epoch,
+            before: state.end,
+            watermark: self.durable.load(Ordering::Acquire),
+            created_ms: clock::unix_ms(),
+        };
+        let name = file_name(header.chunk);
+        let failed = |e: &std::io::Error| {
+            let error = Error::from_io(format_args!("store {}: cannot make {name}", self.store_path), e);
+            Error { in_doubt: false, ..error }
+        };
+        state.next_chunk += 1; // also if this fails: a number is never used twice
+        let file = self.dir.create(&name).map_err(|e| failed(&e))?;
+        if let Err(error) = self.write_header(&*file, &header) {
+            // It holds nothing yet. Should it stay, recovery knows it for a chunk that was never begun.
+            let _ = self.dir.remove(&name);
+            return Err(failed(&error));
+        }
+        let hot = chunks.hot_for(self.options.chunk_bytes);
+        let chunk = chunks.add(&header, file, hot.clone())?;
+        state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
+        state.fresh_block = true;
+        add(&counters.chunks_created, 1);
+        if !state.leftovers.is_empty() {
+            for leftover in state.leftovers.drain(..) {
+                let _ = self.dir.remove(&leftover); // it is no part of the store: the next open would see that again
+            }
+            let _ = self.dir.sync();
+        }
+        Ok(())
+    }
+
+    fn write_header(&self, file: &dyn File, header: &ChunkHeader) -> std::io::Result<()> {
+        write_all_at(file, &mut [IoSlice::new(&header.encode())], 0, false)?;
+        file.sync()?;
+        if planted(Bug::SkipDirectorySync) {
+            return Ok(());
+        }
+        self.dir.sync()
+    }
+}
+
+impl LogState {
+    fn check_poison(&self) -> Result<()> {
+        self.poison.clone().map_or(Ok(()), Err)
+    }
+
+    fn mark_unsynced(&mut self, chunk: &Arc<Chunk>, seq: u64) {
+        match self.unsynced.iter_mut().find(|(other, _)| other.id == chunk.id) {
+            Some((_, last)) => *last = seq,
+            None => self.unsynced.push((Arc::clone(chunk), seq)),
+        }
+    }
+}
+
+fn poisoned(cause: &str) -> Error {
+    let text = format!("{cause}; the store takes no more writes (reads go on): stop all managers, check the disk, and open it again");
+    Error::new(Code::IO, text)
+}

@@ -1,0 +1,29 @@
+//! Settings of the embedded engine that no batch sees.
+
+use crate::base::limits::CHUNK_BYTES;
+
+/// How a store is run. Nothing here is on disk: a store opens with any of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// A chunk is rolled over when it would grow beyond this, in bytes.
+    pub chunk_bytes: u64,
+    /// Memory for the newest chunks, in bytes.
+    pub hot_log_bytes: u64,
+}
+
+/// The hot log takes this much at the most, and this share of the machine's memory, unless told otherwise.
+const HOT_LOG_BYTES_MAX: u64 = 256 << 20;
+const HOT_LOG_SHARE: u64 = 16;
+
+impl Default for Options {
+    fn default() -> Self {
+        let hot_log_bytes = memory_bytes().map_or(CHUNK_BYTES, |memory| (memory / HOT_LOG_SHARE).min(HOT_LOG_BYTES_MAX));
+        Options { chunk_bytes: CHUNK_BYTES, hot_log_bytes }
+    }
+}
+
+fn memory_bytes() -> Option<u64> {
+    let about = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = about.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib << 10)
+}

@@ -1,0 +1,92 @@
+//! The stores that are open in this process. Managers that name the same directory, by whatever path, share one.
+
+use super::url::StoreUrl;
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::sync::{Arc, Mutex};
+use crate::engine::Engine;
+use crate::io::Disk;
+use crate::io::real::RealDisk;
+use crate::memory::MemoryEngine;
+use crate::native::{NativeEngine, Options};
+use std::any::Any;
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
+
+/// What tells one store from another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Identity {
+    /// Device and inode of the directory.
+    Directory(u64, u64),
+    Memory(Vec<u8>),
+    Private,
+}
+
+/// An open store. Whoever got it from `open` gives it back with `release`, once.
+pub struct Store {
+    engine: Arc<dyn Engine>,
+    identity: Identity,
+    users: Mutex<usize>,
+    /// What the layer above keeps per store.
+    companion: OnceLock<Arc<dyn Any + Send + Sync>>,
+}
+
+static OPEN: Mutex<Vec<Arc<Store>>> = Mutex::new(Vec::new());
+
+/// Opens the store, or joins those who have it open. `io_queue_depth`: reads in flight, for the first to open it.
+pub fn open(url: &StoreUrl, io_queue_depth: u32) -> Result<Arc<Store>> {
+    let mut stores = OPEN.lock();
+    let (identity, place) = match url {
+        StoreUrl::MemoryPrivate => (Identity::Private, None),
+        StoreUrl::MemoryNamed(name) => (Identity::Memory(name.clone()), None),
+        StoreUrl::File(path) => {
+            let failed = |e: &std::io::Error| Error::from_io(format_args!("store {}: cannot open the directory", path.display()), e);
+            let path = std::path::absolute(path).map_err(|e| failed(&e))?;
+            let disk = Arc::new(RealDisk::open(io_queue_depth));
+            disk.open_dir(&path).map_err(|e| failed(&e))?; // makes it: only then has it an identity
+            let about = std::fs::metadata(&path).map_err(|e| failed(&e))?;
+            (Identity::Directory(about.dev(), about.ino()), Some((disk, path)))
+        }
+    };
+    if identity != Identity::Private
+        && let Some(store) = stores.iter().find(|store| store.identity == identity)
+    {
+        *store.users.lock() += 1;
+        return Ok(Arc::clone(store));
+    }
+    let engine: Arc<dyn Engine> = match (place, &identity) {
+        (Some((disk, path)), _) => NativeEngine::open(disk, &path, Options::default())?,
+        (None, Identity::Memory(name)) => MemoryEngine::open(format!("memory:{}", String::from_utf8_lossy(name))),
+        (None, _) => MemoryEngine::open("memory:".to_owned()),
+    };
+    let store = Arc::new(Store { engine, identity, users: Mutex::new(1), companion: OnceLock::new() });
+    stores.push(Arc::clone(&store));
+    Ok(store)
+}
+
+impl Store {
+    /// The engine behind it.
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
+    }
+
+    /// What the layer above shares between the managers of this store; `make` is called once.
+    pub fn companion(&self, make: impl FnOnce() -> Arc<dyn Any + Send + Sync>) -> Arc<dyn Any + Send + Sync> {
+        Arc::clone(self.companion.get_or_init(make))
+    }
+
+    /// Gives the store back; the last user closes it.
+    pub fn release(self: &Arc<Self>) -> Result<()> {
+        let mut stores = OPEN.lock();
+        let left = {
+            let mut users = self.users.lock();
+            *users = users.checked_sub(1).ok_or_else(|| Error::new(Code::INVALID_STATE, "a store was released more often than opened"))?;
+            *users
+        };
+        if left > 0 {
+            return Ok(());
+        }
+        stores.retain(|store| !Arc::ptr_eq(store, self));
+        self.engine.close()
+    }
+}

@@ -1,0 +1,113 @@
+//! The URL of a store.
+//!
+//! `PATH` or `file:PATH` (the embedded engine; a `file:` URL escapes bytes as `%XX`, a bare path is taken as it is),
+//! `memory:` (private to its manager), `memory:NAME` (shared in the process).
+
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+
+/// A store, named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreUrl {
+    /// A directory of the embedded engine.
+    File(PathBuf),
+    /// Memory of one manager.
+    MemoryPrivate,
+    /// Memory that managers of the process share by name.
+    MemoryNamed(Vec<u8>),
+}
+
+impl StoreUrl {
+    /// Reads a URL; says what is wrong with it.
+    pub fn parse(url: &[u8]) -> Result<StoreUrl> {
+        let shown = String::from_utf8_lossy(url);
+        let refuse = |code, why: &str| Err(Error::new(code, format!("store URL \"{shown}\": {why}")));
+        if let Some(name) = url.strip_prefix(b"memory:") {
+            return Ok(if name.is_empty() { StoreUrl::MemoryPrivate } else { StoreUrl::MemoryNamed(name.to_vec()) });
+        }
+        if let Some(rest) = url.strip_prefix(b"file:") {
+            if let Some(at) = rest.iter().position(|b| *b == b'?') {
+                let option = String::from_utf8_lossy(&rest[at + 1..]);
+                return refuse(
+                    Code::INVALID_PARAM,
+                    &format!("unknown option \"{option}\": leave it out, or write %3F for a ? in the path"),
+                );
+            }
+            return match unescape(rest) {
+                Some(path) => file(path, &shown),
+                None => refuse(Code::INVALID_PARAM, "a % must be followed by two hexadecimal digits (write %25 for a % itself)"),
+            };
+        }
+        for scheme in ["rocksdb:", "redis:", "rediss:"] {
+            if url.starts_with(scheme.as_bytes()) {
+                return refuse(Code::NOT_SUPPORTED, "this build has no such engine: use a path, file:PATH or memory:");
+            }
+        }
+        if let Some(at) = url.windows(3).position(|w| w == b"://")
+            && url[..at].iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
+        {
+            return refuse(Code::INVALID_PARAM, "unknown scheme: use a path, file:PATH, memory: or memory:NAME");
+        }
+        file(url.to_vec(), &shown)
+    }
+}
+
+fn file(path: Vec<u8>, shown: &str) -> Result<StoreUrl> {
+    if path.is_empty() || path.contains(&0) {
+        return Err(Error::new(Code::INVALID_PARAM, format!("store URL \"{shown}\": name a directory")));
+    }
+    Ok(StoreUrl::File(PathBuf::from(OsString::from_vec(path))))
+}
+
+fn unescape(text: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        rest = tail;
+        if *first != b'%' {
+            bytes.push(*first);
+            continue;
+        }
+        let (high, low) = (char::from(*rest.first()?).to_digit(16)?, char::from(*rest.get(1)?).to_digit(16)?);
+        bytes.push((high * 16 + low) as u8);
+        rest = &rest[2..];
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Result<StoreUrl> {
+        Ok(StoreUrl::File(PathBuf::from(text)))
+    }
+
+    #[test]
+    fn every_form() {
+        assert_eq!(StoreUrl::parse(b"memory:"), Ok(StoreUrl::MemoryPrivate));
+        assert_eq!(StoreUrl::parse(b"memory:a"), Ok(StoreUrl::MemoryNamed(b"a".to_vec())));
+        assert_eq!(StoreUrl::parse(b"data"), path("data"));
+        assert_eq!(StoreUrl::parse(b"/a/b%41"), path("/a/b%41"));
+        assert_eq!(StoreUrl::parse(b"file:/a/b%41%3f"), path("/a/bA?"));
+        assert_eq!(StoreUrl::parse(b"a:b"), path("a:b"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for (url, code, word) in [
+            (&b"file:/a?min_fill=3"[..], Code::INVALID_PARAM, "min_fill=3"),
+            (b"file:/a%4", Code::INVALID_PARAM, "hexadecimal"),
+            (b"file:/a%00", Code::INVALID_PARAM, "directory"),
+            (b"file:", Code::INVALID_PARAM, "directory"),
+            (b"http://x", Code::INVALID_PARAM, "unknown scheme"),
+            (b"redis://x", Code::NOT_SUPPORTED, "no such engine"),
+        ] {
+            let error = StoreUrl::parse(url).expect_err("refused");
+            assert!(error.code == code && error.message.contains(word), "{error}");
+        }
+    }
+}
