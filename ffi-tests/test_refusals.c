@@ -258,6 +258,40 @@ TEST(submitting_twice) {
     close_manager(manager);
 }
 
+TEST(a_refused_second_submit_leaves_values_alone) {
+    config_t c = counting_config(); /* overwrites what is freed */
+    manager = open_with(&c);
+    put_one(manager, "k", "a value");
+    char *value = NULL;
+    size_t len = 0;
+    batch_t *b = new_batch(manager, 1);
+    CHECK_OK(kv_async_batch_get(b, "k", 1, &value, &len, NULL, NULL));
+    CHECK_OK(run_code(b));
+    long live = alloc_live;
+    for (int i = 0; i < 3; i++) CHECK_ERR(kv_async_batch_submit(b, NULL, NULL), KV_ERR_INVALID_STATE);
+    CHECK_EQ_INT(alloc_live, live);
+    CHECK_EQ_MEM(value, len, "a value", 7);
+    CHECK_OK(kv_async_batch_wait(b, 0));
+    kv_async_batch_destroy(b);
+    close_manager(manager);
+    CHECK_EQ_INT(alloc_live, 0);
+}
+
+TEST(a_refused_second_submit_loses_no_callback) {
+    manager = open_default();
+    for (int i = 0; i < 300; i++) {
+        done_t done = DONE_INIT;
+        batch_t *b = new_batch(manager, 1);
+        add_put(b, "k", "v");
+        CHECK_OK(kv_async_batch_submit(b, on_done, &done));
+        while (done.calls == 0) CHECK_CODE(kv_async_batch_submit(b, NULL, NULL), KV_ERR_INVALID_STATE);
+        CHECK_OK(kv_async_batch_wait(b, FOREVER));
+        CHECK_EQ_INT(done.completed, 1);
+        kv_async_batch_destroy(b);
+    }
+    close_manager(manager);
+}
+
 TEST(null_batches) {
     stats_t s;
     CHECK_ERR(kv_async_batch_submit(NULL, NULL, NULL), KV_ERR_NULL_POINTER);
