@@ -12,7 +12,7 @@
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 use std::{env, error, fs, io, thread};
@@ -24,14 +24,21 @@ const INCLUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
 const SKIPPED: i32 = 77;
 const STANDARDS: [(&str, &str); 5] = [("c99", "c"), ("c11", "c"), ("c17", "c"), ("c++11", "c++"), ("c++20", "c++")];
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    run_suite().unwrap_or_else(|error| {
+        eprintln!("ffi-tests: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+fn run_suite() -> Result<ExitCode> {
     let arguments = Arguments::from_args();
     let suite = Arc::new(Suite::new()?);
     let mut trials = header_trials(&suite)?;
     trials.extend(suite.build_all()?);
     let conclusion = libtest_mimic::run(&arguments, trials);
     suite.clean_up();
-    conclusion.exit()
+    Ok(conclusion.exit_code())
 }
 
 /// Where things are, and how cases are run.
