@@ -35,7 +35,7 @@ fn run(manager: &Arc<Manager>, batch: usize, ops: &[(OpKind, &str, &str)]) -> (R
     }
     context.submit(CompleteHook { callback: 1, user_data: batch }).expect("submitted");
     let result = context.wait(60_000);
-    assert_eq!(context.status().is_end(), true);
+    assert!(context.status().is_end());
     context.destroy();
     let mut seen = Vec::new();
     NOTES.ops.lock().retain(|op| {

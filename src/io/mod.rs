@@ -137,3 +137,6 @@ pub fn read_full_at(file: &dyn File, buf: &mut [u8], offset: u64) -> io::Result<
     }
     Ok(done)
 }
+
+#[cfg(test)]
+mod tests;

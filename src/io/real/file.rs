@@ -1,7 +1,8 @@
 //! Files: positioned reads and writes, and syncs. Called through `io::File` and by the ring (the descriptor).
 //!
-//! Each method is one system call (two where the kernel lacks the durable write), so that whoever plays faults at
-//! that height sees every one of them. Never: repeat a sync, or hide an errno.
+//! Each method makes the one system call it is named for (two where the kernel lacks the durable write), so that
+//! whoever plays faults at that height sees every one of them. Never: repeat a sync, hide an errno, or promise that
+//! bytes are durable in a file that was deleted, or whose descriptor the host program has given to another file.
 #![allow(unsafe_code)]
 
 use super::super::File;
@@ -10,6 +11,7 @@ use super::sys;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::CStr;
 use std::io::{self, IoSlice};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Linux takes this many pieces in one call (UIO_MAXIOV).
@@ -17,7 +19,12 @@ const PIECES_MAX: usize = 1024;
 
 /// An open regular file.
 pub(super) struct RealFile {
-    fd: OwnedFd,
+    /// Closed by `drop`, if it still is ours.
+    fd: ManuallyDrop<OwnedFd>,
+    /// Device and number: what tells this file from others.
+    identity: (libc::dev_t, libc::ino_t),
+    /// The file system counts links: zero means deleted. Some in user space always say zero.
+    counts_links: bool,
     /// `RWF_DSYNC` was refused once: by an old kernel, or by this file system.
     no_durable_write: AtomicBool,
 }
@@ -31,7 +38,43 @@ impl RealFile {
         let flags = sys::retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
         // SAFETY: as above.
         sys::retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })?;
-        Ok(RealFile { fd, no_durable_write: AtomicBool::new(false) })
+        let stat = sys::stat(fd.as_fd())?;
+        Ok(RealFile {
+            fd: ManuallyDrop::new(fd),
+            identity: (stat.st_dev, stat.st_ino),
+            counts_links: stat.st_nlink > 0,
+            no_durable_write: AtomicBool::new(false),
+        })
+    }
+
+    /// An error if what was written just now can be no promise: it went to another file, or to one without a name.
+    fn check_identity(&self) -> io::Result<()> {
+        let stat = sys::stat(self.fd.as_fd())?;
+        if (stat.st_dev, stat.st_ino) != self.identity {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        if self.counts_links && stat.st_nlink == 0 {
+            return Err(io::Error::from_raw_os_error(libc::ESTALE));
+        }
+        Ok(())
+    }
+
+    fn write_durably(&self, pieces: &[IoSlice<'_>], place: libc::off_t) -> io::Result<usize> {
+        if !self.no_durable_write.load(Ordering::Relaxed) {
+            match self.write(pieces, place, libc::RWF_DSYNC) {
+                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => {
+                    self.no_durable_write.store(true, Ordering::Relaxed);
+                }
+                other => return other,
+            }
+        }
+        let n = self.write(pieces, place, 0)?;
+        // An interrupted sync must not look like an interrupted write: that one would be made again.
+        self.datasync().map_err(|e| match e.kind() {
+            io::ErrorKind::Interrupted => io::Error::from_raw_os_error(libc::EIO),
+            _ => e,
+        })?;
+        Ok(n)
     }
 
     /// One `pwritev2`; where the C library or the kernel has none, `pwritev`.
@@ -73,27 +116,17 @@ impl File for RealFile {
         let bytes: u64 = pieces.iter().map(|p| p.len() as u64).sum();
         let place = file_offset(offset)?;
         let _limit = SizeLimit::before_growing_to(offset.saturating_add(bytes));
-        if durable && !self.no_durable_write.load(Ordering::Relaxed) {
-            match self.write(pieces, place, libc::RWF_DSYNC) {
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => {
-                    self.no_durable_write.store(true, Ordering::Relaxed);
-                }
-                other => return other,
-            }
+        if !durable {
+            return self.write(pieces, place, 0);
         }
-        let n = self.write(pieces, place, 0)?;
-        if durable {
-            // An interrupted sync must not look like an interrupted write: that one would be made again.
-            self.datasync().map_err(|e| match e.kind() {
-                io::ErrorKind::Interrupted => io::Error::from_raw_os_error(libc::EIO),
-                _ => e,
-            })?;
-        }
+        let n = self.write_durably(pieces, place)?;
+        self.check_identity()?;
         Ok(n)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.datasync()
+        self.datasync()?;
+        self.check_identity()
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -106,6 +139,16 @@ impl File for RealFile {
 
     fn descriptor(&self) -> Option<RawFd> {
         Some(self.fd.as_raw_fd())
+    }
+}
+
+impl Drop for RealFile {
+    fn drop(&mut self) {
+        // A host that closed all descriptors may have given the number to a file of its own: not ours to close.
+        if sys::stat(self.fd.as_fd()).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity) {
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
     }
 }
 

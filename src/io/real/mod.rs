@@ -104,7 +104,7 @@ impl RealDisk {
     fn give_up_ring(&self, ring: Ring, error: &io::Error) {
         // Its descriptor may be another file by now (a host that closed all descriptors): closing it, which dropping
         // the ring does, could hit that file. One ring is lost instead.
-        std::mem::forget(ring);
+        ring.abandon();
         if self.ring_works.swap(false, Ordering::AcqRel) {
             *self.reason.lock() = format!("io_uring stopped working: {error}");
         }
@@ -149,7 +149,7 @@ impl Drop for RealDisk {
         } else {
             // A child after fork: the rings' memory is not mapped here (unmapping could hit what took its place),
             // and the threads exist in the parent only.
-            std::mem::forget(std::mem::take(&mut *self.rings.lock()));
+            std::mem::take(&mut *self.rings.lock()).into_iter().for_each(Ring::abandon);
             self.pool.forget();
         }
     }
@@ -183,5 +183,7 @@ fn finish_by_pread(read: &mut ReadAt<'_>) {
     read.result = Ok(done);
 }
 
+#[cfg(test)]
+mod reads_tests;
 #[cfg(test)]
 mod tests;

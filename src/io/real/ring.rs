@@ -62,6 +62,11 @@ impl Ring {
         self.entries
     }
 
+    /// Ends it without closing its descriptor or unmapping its memory.
+    pub(super) fn abandon(self) {
+        std::mem::forget(self.ring);
+    }
+
     /// Its descriptor.
     #[cfg(test)]
     pub(super) fn descriptor(&self) -> std::os::fd::RawFd {

@@ -1,7 +1,7 @@
 //! The real disk, on the file system that holds temporary files, over both backends.
 #![allow(unsafe_code)]
 
-use super::super::{Dir, Disk, File, ReadAt, ReadMany, read_full_at, write_all_at};
+use super::super::{Dir, Disk, read_full_at, write_all_at};
 use super::{Backend, RealDisk, wished};
 use crate::base::sync::Arc;
 use std::io::{self, IoSlice};
@@ -9,17 +9,17 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-fn disk() -> RealDisk {
+pub(super) fn disk() -> RealDisk {
     RealDisk::with_backend(64, Backend::Threads, "test")
 }
 
-fn dir(path: &Path) -> Arc<dyn Dir> {
+pub(super) fn dir(path: &Path) -> Arc<dyn Dir> {
     disk().open_dir(path).unwrap()
 }
 
 /// All backends that work here; says so when that is one only.
 #[allow(clippy::print_stderr)]
-fn backends(queue_depth: u32) -> Vec<RealDisk> {
+pub(super) fn backends(queue_depth: u32) -> Vec<RealDisk> {
     let ring = RealDisk::with_backend(queue_depth, Backend::Ring, "");
     let threads = RealDisk::with_backend(queue_depth, Backend::Threads, "test");
     assert_eq!(threads.backend(), ("threads", "test".to_owned()));
@@ -31,11 +31,11 @@ fn backends(queue_depth: u32) -> Vec<RealDisk> {
 }
 
 /// Runs the test `name` again in a process of its own, for what a process can do only once.
-fn alone(name: &str) -> bool {
+pub(super) fn alone(name: &str) -> bool {
     if std::env::var("KVBATCH_TEST_ALONE").as_deref() == Ok(name) {
         return true;
     }
-    let full = format!("{}::{name}", module_path!().split_once("::").unwrap().1);
+    let full = format!("io::real::{name}");
     let run = std::process::Command::new(std::env::current_exe().unwrap())
         .args(["--exact", &full, "--nocapture"])
         .env("KVBATCH_TEST_ALONE", name)
@@ -51,7 +51,7 @@ fn errno<T>(result: io::Result<T>) -> Option<i32> {
 }
 
 /// Bytes that tell their place.
-fn pattern(len: usize) -> Vec<u8> {
+pub(super) fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i ^ (i >> 8) ^ (i >> 16)) as u8).collect()
 }
 
@@ -70,9 +70,9 @@ fn directories_are_made_with_all_above_them() {
     assert_eq!(errno(disk().open_dir(&path.join("x"))), Some(libc::ENOTDIR));
     assert_eq!(errno(disk().open_dir(&path.join("x/y"))), Some(libc::ENOTDIR));
     dir.sync().unwrap();
+    file.sync().unwrap();
     dir.remove("x").unwrap();
     assert_eq!(errno(dir.remove("x")), Some(libc::ENOENT));
-    file.sync().unwrap();
 }
 
 #[test]
@@ -127,14 +127,44 @@ fn errors_keep_their_number() {
     let dir = dir(tmp.path());
     std::fs::write(tmp.path().join("full"), b"").unwrap();
     let file = dir.open("full").unwrap();
-    // SAFETY: both descriptors are open; the file's own stands for the full device from here on.
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    // SAFETY: as above.
-    unsafe { libc::dup2(full.as_raw_fd(), file.descriptor().unwrap()) };
+    put_over(file.descriptor().unwrap(), &full);
     assert_eq!(errno(file.write_at(&[IoSlice::new(b"x")], 0, false)), Some(libc::ENOSPC));
     assert_eq!(errno(file.write_at(&[IoSlice::new(b"x")], 0, true)), Some(libc::ENOSPC));
     assert_eq!(errno(file.read_at(&mut [0], 0)), Some(libc::EBADF));
     assert_eq!(errno(file.sync()), Some(libc::EINVAL));
+}
+
+/// As a host program does that closes all descriptors and opens files of its own: `fd` is `other` from now on.
+pub(super) fn put_over(fd: RawFd, other: &std::fs::File) {
+    // SAFETY: only numbers.
+    assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), fd) }, fd);
+}
+
+#[test]
+fn a_stranger_file_is_neither_trusted_nor_closed() {
+    let tmp = tempfile::tempdir().unwrap();
+    let file = dir(tmp.path()).create("f").unwrap();
+    let fd = file.descriptor().unwrap();
+    let other = std::fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(tmp.path().join("other")).unwrap();
+    put_over(fd, &other);
+    assert_eq!(errno(file.sync()), Some(libc::EBADF));
+    assert_eq!(errno(file.write_at(&[IoSlice::new(b"x")], 0, true)), Some(libc::EBADF));
+    drop(file);
+    // SAFETY: only asks about the descriptor.
+    assert_ne!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, -1, "the stranger's file was closed");
+}
+
+#[test]
+fn a_deleted_file_promises_nothing() {
+    let tmp = tempfile::tempdir().unwrap();
+    let dir = dir(tmp.path());
+    let file = dir.create("f").unwrap();
+    file.sync().unwrap();
+    dir.remove("f").unwrap();
+    assert_eq!(errno(file.sync()), Some(libc::ESTALE));
+    assert_eq!(errno(file.write_at(&[IoSlice::new(b"x")], 0, true)), Some(libc::ESTALE));
+    assert_eq!(file.write_at(&[IoSlice::new(b"x")], 0, false).unwrap(), 1);
 }
 
 #[test]
@@ -172,7 +202,7 @@ fn a_lock_file_that_was_replaced_is_no_lock() {
 
 #[test]
 fn a_child_lets_go_of_the_locks() {
-    if !alone("a_child_lets_go_of_the_locks") {
+    if !alone("tests::a_child_lets_go_of_the_locks") {
         return;
     }
     let tmp = tempfile::tempdir().unwrap();
@@ -209,7 +239,7 @@ fn a_child_lets_go_of_the_locks() {
 
 #[test]
 fn the_limit_of_file_sizes_is_an_error_not_a_signal() {
-    if !alone("the_limit_of_file_sizes_is_an_error_not_a_signal") {
+    if !alone("tests::the_limit_of_file_sizes_is_an_error_not_a_signal") {
         return;
     }
     let tmp = tempfile::tempdir().unwrap();
@@ -243,182 +273,4 @@ fn words_for_backends() {
     assert_eq!(wished("threads"), (Backend::Threads, "KVBATCH_IO=threads"));
     let (backend, said) = wished("thread");
     assert!(backend == Backend::Auto && said.contains("unknown value"));
-}
-
-/// A file that is none of ours: only a descriptor, or not even that.
-struct Odd(Option<RawFd>);
-
-impl File for Odd {
-    fn len(&self) -> io::Result<u64> {
-        Ok(0)
-    }
-    fn read_at(&self, buf: &mut [u8], _: u64) -> io::Result<usize> {
-        match self.0 {
-            Some(_) => Err(io::Error::from_raw_os_error(libc::EISDIR)),
-            None => {
-                buf[0] = 42;
-                Ok(1)
-            }
-        }
-    }
-    fn write_at(&self, _: &[IoSlice<'_>], _: u64, _: bool) -> io::Result<usize> {
-        Ok(0)
-    }
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-    fn descriptor(&self) -> Option<RawFd> {
-        self.0
-    }
-}
-
-/// Reads `count` places of a file of `pattern` in one call, and checks each.
-fn read_places(disk: &RealDisk, file: &dyn File, all: &[u8], count: usize, how: ReadMany) -> super::super::ReadManyReport {
-    let mut bufs: Vec<Vec<u8>> = (0..count).map(|i| vec![0; i * 37 % 5000]).collect();
-    let offset = |i: usize| (i * 7919 % (all.len() + 3000)) as u64;
-    let mut reads: Vec<ReadAt<'_>> =
-        bufs.iter_mut().enumerate().map(|(i, buf)| ReadAt { file, offset: offset(i), buf, result: Ok(9) }).collect();
-    let report = disk.read_many(&mut reads, &how);
-    for (i, read) in reads.iter().enumerate() {
-        let there = all.get(offset(i) as usize..).unwrap_or_default();
-        let expected = &there[..there.len().min(read.buf.len())];
-        assert_eq!(*read.result.as_ref().unwrap(), expected.len(), "read {i}");
-        assert!(&read.buf[..expected.len()] == expected, "read {i}");
-    }
-    report
-}
-
-#[test]
-fn many_reads_at_once() {
-    let tmp = tempfile::tempdir().unwrap();
-    let all = pattern(1_000_000);
-    let file = dir(tmp.path()).create("f").unwrap();
-    write_all_at(&*file, &mut [IoSlice::new(&all)], 0, false).unwrap();
-    for disk in backends(32) {
-        let ring = disk.backend().0 == "io_uring";
-        for (count, depth) in [(0, 8), (1, 8), (7, 1), (100, 1), (500, 8), (2000, 32), (2000, 1000)] {
-            for polling in [false, true] {
-                let report = read_places(&disk, &*file, &all, count, ReadMany { depth, polling });
-                assert!(report.in_flight_max <= u64::from(depth), "{report:?}");
-                assert_eq!(report.through_ring > 0, ring && count > 1, "{report:?}");
-                assert_eq!(report.polled > 0, ring && polling && count > 1, "{report:?}");
-                if ring && count >= 500 {
-                    assert_eq!(report.in_flight_max, u64::from(depth.min(32)), "{report:?}");
-                }
-            }
-        }
-    }
-}
-
-#[test]
-fn each_read_has_its_own_result() {
-    let tmp = tempfile::tempdir().unwrap();
-    let all = pattern(10_000);
-    let file = dir(tmp.path()).create("f").unwrap();
-    write_all_at(&*file, &mut [IoSlice::new(&all)], 0, false).unwrap();
-    let directory = std::fs::File::open(tmp.path()).unwrap();
-    let (bad, made_up) = (Odd(Some(directory.as_raw_fd())), Odd(None));
-    for disk in backends(8) {
-        let mut bufs = vec![[0u8; 100]; 60];
-        let mut reads: Vec<ReadAt<'_>> = bufs
-            .iter_mut()
-            .enumerate()
-            .map(|(i, buf)| {
-                let file: &dyn File = [&*file, &bad as &dyn File, &made_up][i % 3];
-                ReadAt { file, offset: i as u64 * 50, buf, result: Ok(0) }
-            })
-            .collect();
-        disk.read_many(&mut reads, &ReadMany { depth: 8, polling: false });
-        for (i, read) in reads.iter().enumerate() {
-            match i % 3 {
-                0 => assert!(read.result.as_ref().is_ok_and(|n| *n == 100) && read.buf[..] == all[i * 50..i * 50 + 100]),
-                1 => assert_eq!(read.result.as_ref().err().and_then(io::Error::raw_os_error), Some(libc::EISDIR)),
-                _ => assert!(read.result.as_ref().is_ok_and(|n| *n == 100) && read.buf[..] == [42; 100]),
-            }
-        }
-    }
-}
-
-#[test]
-fn a_ring_that_breaks_is_replaced_by_threads() {
-    let tmp = tempfile::tempdir().unwrap();
-    let all = pattern(1_000_000);
-    let file = dir(tmp.path()).create("f").unwrap();
-    write_all_at(&*file, &mut [IoSlice::new(&all)], 0, false).unwrap();
-    let Some(disk) = backends(8).into_iter().find(|disk| disk.backend().0 == "io_uring") else { return };
-    // As if the host program had closed our descriptor and opened something else.
-    let other = std::fs::File::open("/dev/null").unwrap();
-    let fd = disk.rings.lock()[0].descriptor();
-    // SAFETY: both descriptors are open.
-    assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), fd) }, fd);
-    read_places(&disk, &*file, &all, 300, ReadMany { depth: 8, polling: false });
-    let (backend, reason) = disk.backend();
-    assert!(backend == "threads" && reason.starts_with("io_uring stopped working"), "{backend} {reason}");
-    read_places(&disk, &*file, &all, 300, ReadMany { depth: 8, polling: false });
-    drop(disk);
-    // SAFETY: only asks about the descriptor.
-    assert_ne!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, -1, "the stranger's file was closed");
-}
-
-#[test]
-fn threads_end_with_the_disk() {
-    let disk = disk();
-    let (shared, mut bufs) = (disk.pool.watch(), vec![[0u8; 8]; 64]);
-    let slow = Slow;
-    let mut reads: Vec<ReadAt<'_>> = bufs.iter_mut().map(|buf| ReadAt { file: &slow, offset: 0, buf, result: Ok(0) }).collect();
-    let report = disk.read_many(&mut reads, &ReadMany { depth: 4, polling: true });
-    assert!((2..=4).contains(&report.in_flight_max) && report.polled == 0, "{report:?}");
-    assert!(reads.iter().all(|read| read.result.as_ref().is_ok_and(|n| *n == 8)));
-    assert!(shared.strong_count() > 1);
-    drop(disk);
-    assert_eq!(shared.strong_count(), 0);
-}
-
-/// A file on a slow device.
-struct Slow;
-
-impl File for Slow {
-    fn len(&self) -> io::Result<u64> {
-        Ok(8)
-    }
-    fn read_at(&self, buf: &mut [u8], _: u64) -> io::Result<usize> {
-        std::thread::sleep(std::time::Duration::from_millis(1));
-        Ok(buf.len())
-    }
-    fn write_at(&self, _: &[IoSlice<'_>], _: u64, _: bool) -> io::Result<usize> {
-        Ok(0)
-    }
-    fn sync(&self) -> io::Result<()> {
-        Ok(())
-    }
-    fn set_len(&self, _: u64) -> io::Result<()> {
-        Ok(())
-    }
-    fn descriptor(&self) -> Option<RawFd> {
-        None
-    }
-}
-
-#[test]
-fn many_threads_read_at_a_time() {
-    let tmp = tempfile::tempdir().unwrap();
-    let all = pattern(1_000_000);
-    let file = dir(tmp.path()).create("f").unwrap();
-    write_all_at(&*file, &mut [IoSlice::new(&all)], 0, false).unwrap();
-    for disk in backends(16) {
-        std::thread::scope(|scope| {
-            for n in 0..12 {
-                let (disk, file, all) = (&disk, &file, &all);
-                scope.spawn(move || {
-                    for _ in 0..10 {
-                        read_places(disk, &**file, all, 50 + n * 10, ReadMany { depth: 16, polling: n % 2 == 0 });
-                    }
-                });
-            }
-        });
-        assert!(disk.rings.lock().len() <= super::IDLE_RINGS_MAX);
-    }
 }

@@ -144,7 +144,13 @@ impl File for SimFile {
         let verdict = state.judge(if durable { Calls::WRITE_DURABLE } else { Calls::WRITE })?;
         let durable = durable && !state.faults.lying_sync;
         match verdict {
-            Verdict::Go => write(&mut state, self.id, offset, &data, durable),
+            Verdict::Go => {
+                let n = write(&mut state, self.id, offset, &data, durable)?;
+                if durable {
+                    state.check_named(self.id)?;
+                }
+                Ok(n)
+            }
             Verdict::Fail(errno) => {
                 write_in_part(&mut state, self.id, offset, &data, durable, errno)?;
                 Err(io::Error::from_raw_os_error(errno))
@@ -161,7 +167,7 @@ impl File for SimFile {
             Verdict::Go if state.faults.lying_sync => Ok(()),
             Verdict::Go => {
                 state.file(self.id)?.sync();
-                Ok(())
+                state.check_named(self.id)
             }
             Verdict::Fail(errno) => {
                 let State { files, rng, .. } = &mut *state;
@@ -178,6 +184,7 @@ impl File for SimFile {
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         match state.judge(Calls::SET_LEN)? {
+            Verdict::Go if len > i64::MAX as u64 => Err(io::Error::from_raw_os_error(libc::EFBIG)),
             Verdict::Go => {
                 state.file(self.id)?.set_len(len);
                 Ok(())

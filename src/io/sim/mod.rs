@@ -19,7 +19,7 @@ use super::{Dir, Disk, ReadAt, ReadMany, ReadManyReport, read_full_at};
 use crate::base::random::Random;
 use crate::base::sync::{Arc, Mutex};
 use faults::Planned;
-use state::{Folder, State};
+use state::State;
 use std::io;
 use std::path::Path;
 
@@ -120,7 +120,7 @@ impl Disk for SimDisk {
         if path.ancestors().any(is_file) {
             return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
         }
-        state.folders.entry(path.to_owned()).or_insert_with(Folder::default);
+        state.folders.entry(path.to_owned()).or_default();
         Ok(Arc::new(calls::SimDir { state: Arc::clone(&self.state), path: path.to_owned() }))
     }
 

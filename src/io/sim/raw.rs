@@ -57,6 +57,12 @@ impl SimDisk {
         found
     }
 
+    /// Puts `bytes` over what lies at `offset` (a misdirected write, an old sector, a run of zeros); false if there is
+    /// no such file.
+    pub fn patch_raw(&self, name: &str, offset: u64, bytes: &[u8]) -> bool {
+        self.edit(name, |content| content.write(offset, bytes))
+    }
+
     /// Cuts a file, or extends it with zeros; false if there is none.
     pub fn truncate_raw(&self, name: &str, len: u64) -> bool {
         self.edit(name, |content| content.set_len(len))

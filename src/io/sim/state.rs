@@ -126,6 +126,14 @@ impl State {
         self.files.get_mut(&id).ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))
     }
 
+    /// The real disk makes no promise for a file without a name either.
+    pub(super) fn check_named(&self, id: u64) -> io::Result<()> {
+        if self.folders.values().any(|folder| folder.seen.values().any(|named| *named == id)) {
+            return Ok(());
+        }
+        Err(io::Error::from_raw_os_error(libc::ESTALE))
+    }
+
     /// Makes an empty file and its name, both not yet durable.
     pub(super) fn create(&mut self, dir: &Path, name: &Arc<str>) -> io::Result<u64> {
         let id = self.next_file;

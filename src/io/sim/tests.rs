@@ -355,6 +355,7 @@ fn damage_by_hand() {
     assert!(disk.flip_bit(NAME, 1, 0) && !disk.flip_bit(NAME, 3, 0) && !disk.flip_bit("none", 0, 0));
     assert_eq!(after_cut(&disk, Survival::NOTHING), b"acc");
     assert!(disk.truncate_raw(NAME, 5) && disk.read_raw(NAME).unwrap() == b"acc\0\0");
+    assert!(disk.patch_raw(NAME, 4, b"xy") && disk.read_raw(NAME).unwrap() == b"acc\0xy");
     assert!(disk.write_raw(NAME, b"new") && disk.write_raw("g", b"other"));
     let image = disk.crash_image(&mut rng(), Survival::NOTHING);
     assert_eq!((image.list_files(), image.read_raw("g").unwrap()), (vec![NAME.to_owned(), "g".to_owned()], b"other".to_vec()));

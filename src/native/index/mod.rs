@@ -160,8 +160,6 @@ mod tests {
     use crate::base::random::Random;
     use std::cell::Cell;
     use std::collections::HashMap;
-    use std::hint::black_box;
-    use std::time::Instant;
 
     thread_local! {
         /// Allocations of segments that will still succeed in this thread.
@@ -353,70 +351,6 @@ mod tests {
             assert!(key < 100_000 || each <= 24.0, "{each} bytes per key at {key} keys");
             if key % 100_000 == 0 {
                 println!("{each:.2} bytes per key at {key} keys");
-            }
-        }
-    }
-
-    /// Figures, not a check: `cargo test --release index_speed -- --ignored --nocapture`.
-    #[test]
-    #[ignore = "a measurement"]
-    fn index_speed() {
-        const AHEAD: usize = 16;
-        const GROUP: usize = 1000;
-        for keys in [1_000_000, 10_000_000_usize] {
-            let mut random = Random::new(11);
-            let mut hashes: Vec<_> = (0..keys).map(|_| random_hash(&mut random)).collect();
-            let mut index = Index::new().unwrap();
-            let pass = |index: &mut Index, hashes: &[KeyHash], work: &mut dyn FnMut(&mut Index, &[KeyHash])| {
-                let time = |group| {
-                    let start = Instant::now();
-                    work(index, group);
-                    start.elapsed().as_nanos() as f64 / GROUP as f64
-                };
-                let mut times: Vec<f64> = hashes.chunks(GROUP).map(time).collect();
-                let mean = times.iter().sum::<f64>() / times.len() as f64;
-                times.sort_unstable_by(f64::total_cmp);
-                // The median does not see the other programs on the machine, nor growth; the mean sees both.
-                [times[times.len() / 2], mean, times[times.len() * 99 / 100], times[times.len() - 1]]
-            };
-            let mut puts = |index: &mut Index, group: &[KeyHash]| {
-                index.reserve(&mut group.iter().copied()).unwrap();
-                for (i, hash) in group.iter().enumerate() {
-                    if let Some(next) = group.get(i + AHEAD) {
-                        index.prefetch(next);
-                    }
-                    black_box(index.put(hash, Place::new(1, 64, 136)));
-                }
-            };
-            let fill = pass(&mut index, &hashes, &mut puts);
-            for i in (1..hashes.len()).rev() {
-                hashes.swap(i, random.below(i as u64 + 1) as usize);
-            }
-            let update = pass(&mut index, &hashes, &mut puts);
-            let mut gets = |index: &mut Index, group: &[KeyHash]| {
-                for (i, hash) in group.iter().enumerate() {
-                    if let Some(next) = group.get(i + AHEAD) {
-                        index.prefetch(next);
-                    }
-                    black_box(index.get(hash));
-                }
-            };
-            let get = pass(&mut index, &hashes, &mut gets);
-            let strangers: Vec<_> = (0..keys.min(1_000_000)).map(|_| random_hash(&mut random)).collect();
-            let miss = pass(&mut index, &strangers, &mut gets);
-            println!("{keys} keys: {:.2} bytes per key", index.bytes() as f64 / keys as f64);
-            let remove = pass(&mut index, &hashes, &mut |index, group| {
-                for (i, hash) in group.iter().enumerate() {
-                    if let Some(next) = group.get(i + AHEAD) {
-                        index.prefetch(next);
-                    }
-                    black_box(index.remove(hash));
-                }
-            });
-            for (what, [median, mean, p99, slowest]) in
-                [("new keys", fill), ("updates", update), ("gets", get), ("misses", miss), ("removes", remove)]
-            {
-                println!("  {what}: {median:.1} ns (mean {mean:.1}, 99 % {p99:.1}, slowest {slowest:.0})");
             }
         }
     }
