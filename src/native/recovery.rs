@@ -83,8 +83,12 @@ pub fn recover(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut 
     let manifests = inventory.manifests.clone();
     let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path)?;
     let mut replay = Replay { store_path, hasher, index, chunks, end: LogEnd::default(), watermark: 0 };
-    let kept = replay.chain(&chain)?;
-    // Behind a cut nothing counts any more.
+    replay.chain(&chain)?;
+    // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
+    let kept = replay.kept(&chain);
+    for chunk in chunks.by_age().iter().filter(|chunk| chunk.id > replay.end.chunk) {
+        chunks.remove(chunk)?;
+    }
     leftovers.extend(chain[kept..].iter().map(|found| file_name(found.header.chunk)));
     let (end, manifest) = (replay.end, manifest.map(|manifest| manifest.number));
     leftovers.extend(manifests.into_iter().filter(|number| Some(*number) != manifest).map(manifest::file_name));
@@ -111,7 +115,11 @@ fn read_manifest(dir: &dyn Dir, inventory: &Inventory, store: &[u8; 16], store_p
         bytes.resize(len as usize, 0);
         let got = read_full_at(&*file, &mut bytes, 0).map_err(|e| failed(&e))?;
         match Manifest::decode(&bytes[..got]).filter(|manifest| manifest.number == *number) {
-            Some(manifest) if manifest.store == *store => return Ok(Some(manifest)),
+            Some(manifest) if manifest.store == *store => {
+                // It may be in the cache only, and files that it does not name are about to go.
+                file.sync().and_then(|()| dir.sync()).map_err(|e| failed(&e))?;
+                return Ok(Some(manifest));
+            }
             Some(_) => {
                 let text = format!("store {store_path}: {name} belongs to another store: move it away");
                 return Err(Error::new(Code::CONFIG, text));
@@ -199,7 +207,7 @@ fn chain_of(inventory: Inventory, manifest: Option<&Manifest>, store_path: &str)
     let mut chain = Vec::new();
     let mut leftovers: Vec<String> = unfinished.iter().copied().map(file_name).collect();
     let mut wanted = found.last().map_or(0, |newest| newest.header.chunk);
-    if wanted <= covers {
+    if wanted < covers {
         return Err(missing(store_path, &format!("the chunk files behind {} are", file_name(covers))));
     }
     let is_missing = |id: u64| {
@@ -240,8 +248,13 @@ fn chain_of(inventory: Inventory, manifest: Option<&Manifest>, store_path: &str)
 }
 
 impl Replay<'_> {
-    /// Replays the chain; returns how many of its chunks count.
-    fn chain(&mut self, chain: &[Found]) -> Result<usize> {
+    /// How many chunks of the chain hold what counts: its last one is where the log ends.
+    fn kept(&self, chain: &[Found]) -> usize {
+        chain.iter().take_while(|found| found.header.chunk <= self.end.chunk).count()
+    }
+
+    /// Replays the chain.
+    fn chain(&mut self, chain: &[Found]) -> Result<()> {
         let mut closed = false;
         for (i, found) in chain.iter().enumerate() {
             let header = &found.header;
@@ -250,7 +263,7 @@ impl Replay<'_> {
             let successor = chain.get(i + 1).map(|next| next.header.before);
             let expected = found.end.or(successor);
             let limit = expected.map_or(found.len, |end| end.valid_bytes.min(found.len));
-            self.end = LogEnd { chunk: header.chunk, valid_bytes: CHUNK_HEADER_LEN as u64, ..header.before };
+            self.end = header.before; // chunks between this one and the one before it may have been removed
             let replayed = self.chunk(found, &chunk, limit)?;
             chunk.seal(self.end);
             let at = match (&replayed, expected) {
@@ -264,13 +277,9 @@ impl Replay<'_> {
             };
             self.watermark = self.watermark.max(found.end.map_or(0, |end| end.last_seq));
             self.judge(&chain[i..], at)?;
-            self.sync(&chain[..=i])?;
-            return Ok(i + 1);
+            return self.sync(&chain[..=i]);
         }
-        if !closed {
-            self.sync(chain)?;
-        }
-        Ok(chain.len())
+        if closed { Ok(()) } else { self.sync(chain) }
     }
 
     /// Nothing good is at byte `at` of the first chunk of `rest`: a torn tail, or damage?
@@ -343,29 +352,28 @@ impl Replay<'_> {
         let mut at = CHUNK_HEADER_LEN as u64;
         let mut closed = false;
         loop {
-            let first_try = at;
-            let failed = |e: std::io::Error| self.read_failed(found, &e);
-            let mut frame = decode_at(&mut window, chunk, at).map_err(failed)?;
-            if frame.is_none() && is_zero(&mut window, at).map_err(failed)? {
-                // Nothing here. A group behind a sync begins on the next fresh block.
-                at = at.next_multiple_of(BLOCK_BYTES as u64);
-                frame = decode_at(&mut window, chunk, at).map_err(failed)?;
-                if frame.is_none() && is_zero(&mut window, at).map_err(failed)? {
-                    let rest_is_zero = first_zero_run(&mut window, first_try, limit).map_err(failed)?;
-                    return Ok(if rest_is_zero { Replayed::Whole { closed } } else { Replayed::Torn { at: first_try } });
+            // The next frame follows at once, or, behind a sync, on the next fresh block. What lies in the gap says
+            // nothing: a crash may leave anything where nobody has written. The digest tells whether it is the next.
+            let mut next = None;
+            for place in [at, at.next_multiple_of(BLOCK_BYTES as u64)] {
+                next = self.frame(&mut window, found, chunk, place)?;
+                if next.is_some() {
+                    break;
                 }
             }
-            let Some(frame) = frame else { return Ok(Replayed::Torn { at: first_try }) };
-            closed = frame.kind == FrameKind::Close;
-            match self.frame(&mut window, found, chunk, &frame, at)? {
-                Some(end) => at = end,
-                None => return Ok(Replayed::Torn { at: first_try }),
-            }
+            let Some((kind, end)) = next else {
+                let rest_is_zero = is_zero(&mut window, at, limit).map_err(|e| self.read_failed(found, &e))?;
+                return Ok(if rest_is_zero { Replayed::Whole { closed } } else { Replayed::Torn { at } });
+            };
+            closed = kind == FrameKind::Close && self.watermark >= self.end.last_seq;
+            at = end;
         }
     }
 
-    /// Applies the frame at `at` if all of it is good; returns its end.
-    fn frame(&mut self, window: &mut Window<'_>, found: &Found, chunk: &Chunk, frame: &FrameHeader, at: u64) -> Result<Option<u64>> {
+    /// Applies the frame at `at` if there is one and all of it is good; returns its kind and end.
+    fn frame(&mut self, window: &mut Window<'_>, found: &Found, chunk: &Chunk, at: u64) -> Result<Option<(FrameKind, u64)>> {
+        let header = window.bytes(at, FRAME_HEADER_LEN as u64).map_err(|e| self.read_failed(found, &e))?;
+        let Some(frame) = header.and_then(|bytes| FrameHeader::decode(bytes, chunk.salt, at)) else { return Ok(None) };
         let fits = frame.len().and_then(|len| at.checked_add(len)).filter(|end| *end <= window.end());
         let (Some(end), Some(last_seq)) = (fits, frame.last_seq()) else { return Ok(None) };
         if frame.digest_before != self.end.digest || frame.first_seq <= self.end.last_seq {
@@ -377,31 +385,25 @@ impl Replay<'_> {
         let table = &head[FRAME_HEADER_LEN..];
         let listed: u64 = table.chunks_exact(BATCH_ENTRY_LEN).map(|entry| u64::from(BatchEntry::decode(entry).records)).sum();
         let payload_at = at + frame.payload_at();
-        let good = listed == u64::from(frame.records) && digest_of(frame, table, payload, payload_at, chunk) == Some(frame.digest);
+        let good = listed == u64::from(frame.records) && digest_of(&frame, table, payload, payload_at, chunk) == Some(frame.digest);
         let zero_tail = payload.ends_with(&[0; 64]);
         let waved_through = planted(Bug::ApplyHalfBatch) || (planted(Bug::AcceptZeroTail) && zero_tail);
         if !good && !waved_through {
             return Ok(None);
         }
-        apply(self.index, self.hasher, self.chunks, chunk, payload, payload_at)?;
         self.watermark = self.watermark.max(frame.watermark);
+        if frame.kind != FrameKind::Data {
+            // It says something of the log and is no part of it: nothing depends on whether it reached the disk.
+            return Ok(Some((frame.kind, end)));
+        }
+        apply(self.index, self.hasher, self.chunks, chunk, payload, payload_at)?;
         self.end = LogEnd { chunk: chunk.id, valid_bytes: end, last_seq: last_seq.max(self.end.last_seq), digest: frame.digest };
-        Ok(Some(end))
+        Ok(Some((frame.kind, end)))
     }
 }
 
-fn decode_at(window: &mut Window<'_>, chunk: &Chunk, at: u64) -> std::io::Result<Option<FrameHeader>> {
-    Ok(window.bytes(at, FRAME_HEADER_LEN as u64)?.and_then(|bytes| FrameHeader::decode(bytes, chunk.salt, at)))
-}
-
-/// Whether no frame was begun at `at`: zeros, or the end of what may be read.
-fn is_zero(window: &mut Window<'_>, at: u64) -> std::io::Result<bool> {
-    let len = window.end().saturating_sub(at).min(ALIGN as u64);
-    Ok(window.bytes(at, len)?.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0)))
-}
-
 /// Whether there are only zeros from `at` to `limit`.
-fn first_zero_run(window: &mut Window<'_>, mut at: u64, limit: u64) -> std::io::Result<bool> {
+fn is_zero(window: &mut Window<'_>, mut at: u64, limit: u64) -> std::io::Result<bool> {
     while at < limit {
         let len = (limit - at).min(1 << 16);
         if window.bytes(at, len)?.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0)) {
