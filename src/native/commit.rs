@@ -47,6 +47,13 @@ impl Drop for Staged {
     }
 }
 
+impl Staged {
+    /// Whether a failed write may be tried again: not if it was synchronous, for then it may have been a failed sync.
+    pub(super) fn may_write_again(&self) -> bool {
+        self.frame.as_ref().is_some_and(|frame| frame.place.sync != SyncWay::ByWrite)
+    }
+}
+
 fn all_ops<'a>(group: &'a [Commit<'_>]) -> impl Iterator<Item = &'a WriteOp> {
     group.iter().flat_map(|member| member.writes.ops)
 }
@@ -95,6 +102,7 @@ impl NativeEngine {
             runs_of(member, |run| pieces.push(IoSlice::new(run)));
         }
         if let Some(hot) = hot {
+            hot.rewind(); // in case this is another try
             for piece in &pieces {
                 hot.push(piece);
             }

@@ -53,7 +53,7 @@ impl NativeEngine {
         if !nothing_to_keep && !self.move_records(&victim, is_oldest)? {
             return Ok(true); // damaged: it stays, and is not picked again
         }
-        self.log.sync(&self.counters)?;
+        self.sync_in_turn()?;
         self.remove(&victim)?;
         add(&self.counters.chunks_removed, 1);
         Ok(true)
@@ -203,7 +203,9 @@ fn pick(chunks: &[Arc<Chunk>], published: u64, min_fill_percent: u64) -> Option<
         let bytes = chunk.end().map_or(0, |end| end.valid_bytes).max(1);
         chunk.live_bytes() * 100 / bytes
     };
-    let settled = chunks.iter().take_while(|chunk| chunk.end().is_some_and(|end| end.last_seq <= published));
+    // The newest chunk says where the log stands: it stays until there is another.
+    let older = &chunks[..chunks.len().saturating_sub(1)];
+    let settled = older.iter().take_while(|chunk| chunk.end().is_some_and(|end| end.last_seq <= published));
     let candidates = settled.filter(|chunk| !chunk.damaged.load(Ordering::Relaxed) && fill(chunk) <= min_fill_percent);
     candidates.min_by_key(|chunk| (fill(chunk), chunk.live_bytes())).cloned()
 }

@@ -58,7 +58,11 @@ pub fn read_manifest(dir: &dyn Dir, inventory: &Inventory, store: &[u8; 16], sto
         bytes.resize(len as usize, 0);
         let got = read_full_at(&*file, &mut bytes, 0).map_err(|e| failed(&e))?;
         match Manifest::decode(&bytes[..got]).filter(|manifest| manifest.number == *number) {
-            Some(manifest) if manifest.store == *store => return Ok(Some(manifest)),
+            Some(manifest) if manifest.store == *store => {
+                // It may be in the cache only, and files that it does not name are about to go.
+                file.sync().and_then(|()| dir.sync()).map_err(|e| failed(&e))?;
+                return Ok(Some(manifest));
+            }
             Some(_) => {
                 let text = format!("store {store_path}: {name} belongs to another store: move it away");
                 return Err(Error::new(Code::CONFIG, text));
@@ -149,7 +153,7 @@ pub fn chain_of(inventory: Inventory, manifest: Option<&Manifest>, store_path: &
     let mut chain = Vec::new();
     let mut leftovers: Vec<String> = unfinished.iter().copied().map(file_name).collect();
     let mut wanted = found.last().map_or(0, |newest| newest.header.chunk);
-    if wanted <= covers {
+    if wanted < covers {
         return Err(missing(store_path, &format!("the chunk files behind {} are", file_name(covers))));
     }
     let is_missing = |id: u64| {

@@ -131,9 +131,13 @@ impl NativeEngine {
         Ok(engine)
     }
 
-    /// Puts everything that was committed before on stable storage.
-    fn sync_log(&self) -> Result<()> {
-        self.log.sync(&self.counters)
+    /// Syncs what was committed before. A sync has its place in the line like a group: what is staged behind it begins
+    /// on a fresh block, so that writing it cannot spoil what the sync has covered.
+    fn sync_in_turn(&self) -> Result<()> {
+        let mut turn = self.turn();
+        turn.stage(|| self.log.stage_sync());
+        let published = turn.publish(|| self.log.published());
+        self.log.sync_files(published, &self.counters)
     }
 
     fn check_open(&self) -> Result<()> {
@@ -175,7 +179,12 @@ impl Engine for NativeEngine {
                 }
             }
         })?;
-        let written = self.write(&mut staged, group);
+        let written = loop {
+            match self.write(&mut staged, group) {
+                Err(error) if staged.may_write_again() && retry(&Error::from_io("writing to the log", &error)) => {}
+                result => break result,
+            }
+        };
         turn.publish(|| self.publish(staged, written, group))?;
         self.wake_compactor();
         Ok(())
@@ -191,7 +200,7 @@ impl Engine for NativeEngine {
 
     fn sync(&self) -> Result<()> {
         self.check_open()?;
-        self.sync_log()
+        self.sync_in_turn()
     }
 
     fn unsynced(&self) -> bool {
@@ -217,7 +226,7 @@ impl Engine for NativeEngine {
             return Ok(());
         }
         self.checkpoint_at_close();
-        let closed = self.log.close(&self.counters);
+        let closed = self.sync_in_turn().and_then(|()| self.log.close());
         self.chunks.clear();
         drop(self.lock.lock().take());
         closed

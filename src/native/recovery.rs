@@ -131,7 +131,6 @@ pub fn recover(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunk
     let witness = known.iter().max_by_key(|checkpoint| checkpoint.tail.end.last_seq);
     let found = Store { path: store_path, chunks, chain: &chain, covers, witness };
     let (reading, used) = found.read_best(&known, secret, tell)?;
-    // Behind a cut nothing counts any more.
     leftovers.extend(chain[reading.kept..].iter().map(|found| file_name(found.header.chunk)));
     let manifest = manifest.map(|manifest| manifest.number);
     leftovers.extend(manifests.into_iter().filter(|number| Some(*number) != manifest).map(manifest::file_name));
@@ -190,7 +189,7 @@ impl Store<'_> {
             std::cmp::Ordering::Greater => found.len,
         };
         let total = self.chain.iter().map(to_replay).sum();
-        let (kept, end, passed) = applier.run(total >= BYTES_FOR_TWO, |apply| {
+        let (end, passed) = applier.run(total >= BYTES_FOR_TWO, |apply| {
             let mut replay = Replay {
                 store: self,
                 hasher: KeyHasher::new(secret),
@@ -203,9 +202,14 @@ impl Store<'_> {
                 progress: Progress { done: 0, total },
                 tell: &mut *tell,
             };
-            let kept = replay.chain()?;
-            Ok((kept, replay.end, replay.passed))
+            replay.chain()?;
+            Ok((replay.end, replay.passed))
         })?;
+        // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
+        for chunk in self.chunks.by_age().iter().filter(|chunk| chunk.id > end.chunk) {
+            self.chunks.remove(chunk)?;
+        }
+        let kept = self.chain.iter().take_while(|found| found.header.chunk <= end.chunk).count();
         if let Some(checkpoint) = from {
             // The log must be the one that the checkpoint was made from.
             let went_there = passed || (!self.has(checkpoint.tail.end.chunk) && end.last_seq >= checkpoint.tail.end.last_seq);
@@ -284,8 +288,8 @@ fn load(checkpoint: &Checkpoint, applier: &mut Applier) -> Result<bool> {
 }
 
 impl Replay<'_> {
-    /// Replays the chain; returns how many of its chunks count.
-    fn chain(&mut self) -> Result<usize> {
+    /// Replays the chain.
+    fn chain(&mut self) -> Result<()> {
         let chain = self.store.chain;
         let start = self.from.map_or(LogEnd::default(), |checkpoint| checkpoint.head.start);
         let mut closed = false;
@@ -298,11 +302,12 @@ impl Replay<'_> {
                 && header.chunk < start.chunk
             {
                 chunk.seal(end);
+                self.end = end;
                 continue;
             }
             let limit = expected.map_or(found.len, |end| end.valid_bytes.min(found.len));
-            let first = LogEnd { chunk: header.chunk, valid_bytes: CHUNK_HEADER_LEN as u64, ..header.before };
-            self.reach(if header.chunk == start.chunk { start } else { first });
+            // Chunks between this one and the one before it may have been removed.
+            self.reach(if header.chunk == start.chunk { start } else { header.before });
             let replayed = self.chunk(found, &chunk, limit)?;
             self.flush()?;
             chunk.seal(self.end);
@@ -317,18 +322,14 @@ impl Replay<'_> {
             };
             self.watermark = self.watermark.max(found.end.map_or(0, |end| end.last_seq));
             self.judge(&chain[i..], at)?;
-            self.sync(&chain[..=i])?;
-            return Ok(i + 1);
+            return self.sync(&chain[..=i]);
         }
         if let Some(witness) = self.store.witness
             && witness.tail.end.last_seq > self.end.last_seq
         {
             return Err(self.too_short(witness));
         }
-        if !closed {
-            self.sync(chain)?;
-        }
-        Ok(chain.len())
+        if closed { Ok(()) } else { self.sync(chain) }
     }
 
     /// Makes a chunk of the chain a part of the store, in the slot that the checkpoint says.
@@ -429,35 +430,34 @@ impl Replay<'_> {
         Error::from_io(format_args!("store {}: reading {file} failed, so it is not known what it holds", self.store.path), error)
     }
 
-    /// Replays one chunk from where the log is good up to `limit`.
+    /// Replays one chunk, from where the log is good if that is in it, up to `limit`.
     fn chunk(&mut self, found: &Found, chunk: &Chunk, limit: u64) -> Result<Replayed> {
         let mut window = Window::new(&*found.file, limit);
-        let mut at = self.end.valid_bytes;
+        let mut at = if self.end.chunk == chunk.id { self.end.valid_bytes } else { CHUNK_HEADER_LEN as u64 };
         let mut closed = false;
         loop {
-            let first_try = at;
-            let failed = |e: std::io::Error| self.read_failed(found, &e);
-            let mut frame = decode_at(&mut window, chunk, at).map_err(failed)?;
-            if frame.is_none() && is_zero(&mut window, at).map_err(failed)? {
-                // Nothing here. A group behind a sync begins on the next fresh block.
-                at = at.next_multiple_of(BLOCK_BYTES as u64);
-                frame = decode_at(&mut window, chunk, at).map_err(failed)?;
-                if frame.is_none() && is_zero(&mut window, at).map_err(failed)? {
-                    let rest_is_zero = first_zero_run(&mut window, first_try, limit).map_err(failed)?;
-                    return Ok(if rest_is_zero { Replayed::Whole { closed } } else { Replayed::Torn { at: first_try } });
+            // The next frame follows at once, or, behind a sync, on the next fresh block. What lies in the gap says
+            // nothing: a crash may leave anything where nobody has written. The digest tells whether it is the next.
+            let mut next = None;
+            for place in [at, at.next_multiple_of(BLOCK_BYTES as u64)] {
+                next = self.frame(&mut window, found, chunk, place)?;
+                if next.is_some() {
+                    break;
                 }
             }
-            let Some(frame) = frame else { return Ok(Replayed::Torn { at: first_try }) };
-            closed = frame.kind == FrameKind::Close;
-            match self.frame(&mut window, found, chunk, &frame, at)? {
-                Some(end) => at = end,
-                None => return Ok(Replayed::Torn { at: first_try }),
-            }
+            let Some((kind, end)) = next else {
+                let rest_is_zero = is_zero(&mut window, at, limit).map_err(|e| self.read_failed(found, &e))?;
+                return Ok(if rest_is_zero { Replayed::Whole { closed } } else { Replayed::Torn { at } });
+            };
+            closed = kind == FrameKind::Close && self.watermark >= self.end.last_seq;
+            at = end;
         }
     }
 
-    /// Applies the frame at `at` if all of it is good; returns its end.
-    fn frame(&mut self, window: &mut Window<'_>, found: &Found, chunk: &Chunk, frame: &FrameHeader, at: u64) -> Result<Option<u64>> {
+    /// Takes in the frame at `at` if there is one and all of it is good; returns its kind and end.
+    fn frame(&mut self, window: &mut Window<'_>, found: &Found, chunk: &Chunk, at: u64) -> Result<Option<(FrameKind, u64)>> {
+        let header = window.bytes(at, FRAME_HEADER_LEN as u64).map_err(|e| self.read_failed(found, &e))?;
+        let Some(frame) = header.and_then(|bytes| FrameHeader::decode(bytes, chunk.salt, at)) else { return Ok(None) };
         let fits = frame.len().and_then(|len| at.checked_add(len)).filter(|end| *end <= window.end());
         let (Some(end), Some(last_seq)) = (fits, frame.last_seq()) else { return Ok(None) };
         if frame.digest_before != self.end.digest || frame.first_seq <= self.end.last_seq {
@@ -470,7 +470,7 @@ impl Replay<'_> {
         let listed: u64 = table.chunks_exact(BATCH_ENTRY_LEN).map(|entry| u64::from(BatchEntry::decode(entry).records)).sum();
         let payload_at = at + frame.payload_at();
         let before = self.batch.ops.len();
-        let digest = self.records(frame, table, payload, payload_at, chunk)?;
+        let digest = self.records(&frame, table, payload, payload_at, chunk)?;
         let good = listed == u64::from(frame.records) && digest == Some(frame.digest);
         let zero_tail = payload.ends_with(&[0; 64]);
         let waved_through = planted(Bug::ApplyHalfBatch) || (planted(Bug::AcceptZeroTail) && zero_tail);
@@ -479,12 +479,17 @@ impl Replay<'_> {
             return Ok(None);
         }
         self.watermark = self.watermark.max(frame.watermark);
-        self.reach(LogEnd { chunk: chunk.id, valid_bytes: end, last_seq: last_seq.max(self.end.last_seq), digest: frame.digest });
         self.progress.done += end - at;
+        if frame.kind != FrameKind::Data {
+            // It says something of the log and is no part of it: nothing depends on whether it reached the disk.
+            self.batch.ops.truncate(before);
+            return Ok(Some((frame.kind, end)));
+        }
+        self.reach(LogEnd { chunk: chunk.id, valid_bytes: end, last_seq: last_seq.max(self.end.last_seq), digest: frame.digest });
         if self.batch.ops.len() >= BATCH_OPS {
             self.flush()?;
         }
-        Ok(Some(end))
+        Ok(Some((frame.kind, end)))
     }
 
     /// Takes in the records of a frame; its digest, or `None` if a record is bad or their number is wrong.
@@ -510,18 +515,8 @@ impl Replay<'_> {
     }
 }
 
-fn decode_at(window: &mut Window<'_>, chunk: &Chunk, at: u64) -> std::io::Result<Option<FrameHeader>> {
-    Ok(window.bytes(at, FRAME_HEADER_LEN as u64)?.and_then(|bytes| FrameHeader::decode(bytes, chunk.salt, at)))
-}
-
-/// Whether no frame was begun at `at`: zeros, or the end of what may be read.
-fn is_zero(window: &mut Window<'_>, at: u64) -> std::io::Result<bool> {
-    let len = window.end().saturating_sub(at).min(ALIGN as u64);
-    Ok(window.bytes(at, len)?.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0)))
-}
-
 /// Whether there are only zeros from `at` to `limit`.
-fn first_zero_run(window: &mut Window<'_>, mut at: u64, limit: u64) -> std::io::Result<bool> {
+fn is_zero(window: &mut Window<'_>, mut at: u64, limit: u64) -> std::io::Result<bool> {
     while at < limit {
         let len = (limit - at).min(1 << 16);
         if window.bytes(at, len)?.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0)) {

@@ -38,9 +38,15 @@ struct Start {
 impl NativeEngine {
     /// Writes a checkpoint of the index now.
     pub fn checkpoint(&self) -> Result<()> {
+        self.checkpoint_beside(&mut |_| ())
+    }
+
+    /// The same; `between` is called before each segment of the index, with its number, and behind the last. It may commit,
+    /// and must leave no group staged in the end.
+    pub(in crate::native) fn checkpoint_beside(&self, between: &mut dyn FnMut(usize)) -> Result<()> {
         let _alone = self.compacting.lock();
         self.check_open()?;
-        self.write_checkpoint()
+        self.write_checkpoint(between)
     }
 
     /// Writes a checkpoint if enough log has come since the last.
@@ -69,14 +75,14 @@ impl NativeEngine {
     }
 
     fn try_checkpoint(&self) {
-        if let Err(error) = self.write_checkpoint() {
+        if let Err(error) = self.write_checkpoint(&mut |_| ()) {
             // It would have spared the next open some time, and nothing else.
             log::write(log::Level::Warn, "checkpoint", &error.message);
         }
     }
 
     /// Whoever calls holds `compacting`.
-    fn write_checkpoint(&self) -> Result<()> {
+    fn write_checkpoint(&self, between: &mut dyn FnMut(usize)) -> Result<()> {
         let log_bytes = self.counters.log_bytes.load(Ordering::Relaxed);
         self.checkpoints.begun(log_bytes);
         let start = self.note_start()?;
@@ -88,25 +94,16 @@ impl NativeEngine {
         files.next += 1; // also if this fails: a number is never used twice
         let name = super::file_name(number);
         let dir = self.log.dir();
-        let failed = |e: &std::io::Error| Error::from_io(format_args!("store {}: cannot write {name}", self.path), e);
         if planted(Bug::CheckpointOnlyCopy) {
             files.good.take().into_iter().for_each(|older| drop(dir.remove(&super::file_name(older))));
         }
-        let file = dir.create(&name).map_err(|e| failed(&e))?;
-        let written = self.fill_checkpoint(file, number, &start, &failed).and_then(|len| {
-            dir.sync().map_err(|e| failed(&e))?;
-            Ok(len)
-        });
-        match written {
-            Ok(len) => {
-                add(&self.counters.checkpoints, 1);
-                add(&self.counters.checkpoint_bytes, len);
-            }
-            Err(error) => {
-                let _ = dir.remove(&name); // half a checkpoint is none
-                return Err(error);
-            }
-        }
+        let cannot = format!("store {}: cannot write {name}", self.path);
+        let file = dir.create(&name).map_err(|e| Error::from_io(&cannot, &e))?;
+        let written = self.fill_checkpoint(&file, number, &start, &cannot, between);
+        let len = written.and_then(|len| dir.sync().map(|()| len).map_err(|e| Error::from_io(&cannot, &e)));
+        let len = len.inspect_err(|_| drop(dir.remove(&name)))?; // half a checkpoint is none
+        add(&self.counters.checkpoints, 1);
+        add(&self.counters.checkpoint_bytes, len);
         // The newest two stay. Should a removed file come back after a crash, it is an older checkpoint, or a bad one.
         let before = files.good.replace(number);
         for older in std::mem::take(&mut files.others) {
@@ -133,26 +130,34 @@ impl NativeEngine {
     }
 
     /// Writes, syncs and verifies the file; its length.
-    fn fill_checkpoint(&self, file: Arc<dyn File>, number: u64, start: &Start, failed: &dyn Fn(&std::io::Error) -> Error) -> Result<u64> {
+    fn fill_checkpoint(
+        &self,
+        file: &Arc<dyn File>,
+        number: u64,
+        start: &Start,
+        cannot: &str,
+        between: &mut dyn FnMut(usize),
+    ) -> Result<u64> {
         let store = self.log.store();
         let head = Head { store, number, secret: self.secret, start: start.end };
-        let mut out = Out { file: &*file, salt: file::salt(&store, number), at: 0, buffer: head.encode() };
-        let (entries, marks) = self.copy_index(&mut out, failed)?;
+        let mut out = Out { file: &**file, cannot, salt: file::salt(&store, number), at: 0, buffer: head.encode() };
+        let (entries, marks) = self.copy_index(&mut out, between)?;
+        between(SEGMENTS);
         // Nothing was removed since the first segment was copied, so what slots mean now, they meant all the time.
         let (end, slots) = {
             let _index = self.index.read();
             (*self.reached.lock(), self.slots(start)?)
         };
         let tail = Tail { at: out.at + out.buffer.len() as u64, slots, entries, end, marks };
-        out.flush().map_err(|e| failed(&e))?;
+        out.flush()?;
         if !planted(Bug::CheckpointBeyondLog) {
-            self.sync_log()?;
+            self.sync_in_turn()?;
         }
         out.buffer = tail.encode(number, out.salt);
         let len = tail.at + out.buffer.len() as u64;
-        out.flush().map_err(|e| failed(&e))?;
+        out.flush()?;
         // What cannot be read back is no checkpoint, and must not be the reason to remove one.
-        if Checkpoint::of(file).filter(|written| written.head == head && written.tail == tail && written.verify()).is_none() {
+        if Checkpoint::of(Arc::clone(file)).filter(|written| written.head == head && written.tail == tail && written.verify()).is_none() {
             let text = format!("store {}: {} reads back other than it was written; check the disk", self.path, super::file_name(number));
             return Err(Error::new(Code::IO, text));
         }
@@ -160,12 +165,11 @@ impl NativeEngine {
     }
 
     /// Copies the index, a segment at a time.
-    fn copy_index(&self, out: &mut Out<'_>, failed: &dyn Fn(&std::io::Error) -> Error) -> Result<(u64, [u64; MARKS])> {
+    fn copy_index(&self, out: &mut Out<'_>, between: &mut dyn FnMut(usize)) -> Result<(u64, [u64; MARKS])> {
         let (mut entries, mut marks) = (0, [HEAD_LEN as u64; MARKS]);
         let mut pace = Pace::new(self.options.compaction_bytes_per_second);
         for segment in 0..SEGMENTS {
-            #[cfg(test)]
-            crate::native::tests::before_segment(segment);
+            between(segment);
             let from = out.buffer.len();
             let offset = out.at + from as u64;
             if segment % (SEGMENTS / MARKS) == 0 {
@@ -182,7 +186,7 @@ impl NativeEngine {
             file::seal_block(&mut out.buffer[from..], segment, out.salt, offset);
             if out.buffer.len() >= PIECE_BYTES {
                 let bytes = out.buffer.len() as u64;
-                out.flush().map_err(|e| failed(&e))?;
+                out.flush()?;
                 self.keep_pace(&mut pace, bytes);
             }
         }
@@ -207,6 +211,8 @@ impl NativeEngine {
 /// The file being written.
 struct Out<'a> {
     file: &'a dyn File,
+    /// For messages: what failed.
+    cannot: &'a str,
     salt: Salt,
     /// Where the buffer belongs, in bytes.
     at: u64,
@@ -215,11 +221,13 @@ struct Out<'a> {
 
 impl Out<'_> {
     /// Puts the buffer on stable storage.
-    fn flush(&mut self) -> std::io::Result<()> {
-        write_all_at(self.file, &mut [IoSlice::new(&self.buffer)], self.at, false)?;
+    fn flush(&mut self) -> Result<()> {
+        write_all_at(self.file, &mut [IoSlice::new(&self.buffer)], self.at, false)
+            .and_then(|_| self.file.sync())
+            .map_err(|e| Error::from_io(self.cannot, &e))?;
         self.at += self.buffer.len() as u64;
         self.buffer.clear();
-        self.file.sync()
+        Ok(())
     }
 }
 
