@@ -162,8 +162,9 @@ impl NativeEngine {
         let published = self.log.published();
         // The manifest speaks for all chunks up to the last that is sealed and published as a whole.
         let settled: Vec<_> = chunks.iter().map_while(|chunk| chunk.end().filter(|end| end.last_seq <= published)).collect();
-        let covers = settled.last().map_or(0, |end| end.chunk);
         let mut numbers = self.manifests.lock();
+        // Never fewer than before: of what was removed, only the manifest in force still knows.
+        let covers = settled.last().map_or(0, |end| end.chunk).max(numbers.covers);
         let manifest = Manifest {
             store: self.log.store(),
             number: numbers.next,
@@ -174,6 +175,7 @@ impl NativeEngine {
         let name = manifest::file_name(manifest.number);
         self.write_manifest(&manifest, &name).map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;
         let dir = self.log.dir();
+        numbers.covers = covers;
         self.chunks.remove(victim)?;
         // Whatever of this is lost in a crash, the next open does again: the manifest does not name these files.
         let _ = dir.remove(&file_name(victim.id));

@@ -81,6 +81,8 @@ pub struct LogStart {
     pub next_manifest: u64,
     /// The manifest that is in force, if there is one.
     pub manifest: Option<u64>,
+    /// The last chunk that it speaks for.
+    pub covers: u64,
 }
 
 /// A place in the log, given to one group.

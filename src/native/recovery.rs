@@ -118,7 +118,7 @@ pub fn recover(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunk
         store[..8].copy_from_slice(&random::secret_u64().to_le_bytes());
         store[8..].copy_from_slice(&random::secret_u64().to_le_bytes());
         let leftovers = inventory.unfinished.into_iter().map(file_name).collect();
-        let start = LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers, next_manifest, manifest: None };
+        let start = LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers, next_manifest, manifest: None, covers: 0 };
         files.others = numbers;
         return Ok(Recovered { start, index: Index::new()?, secret, checkpoints: files, loaded_keys: 0, replayed: 0 });
     };
@@ -138,7 +138,7 @@ pub fn recover(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunk
     let is_foreign = |number: &u64| foreign.iter().any(|checkpoint| checkpoint.head.number == *number);
     files.others = numbers.into_iter().filter(|number| Some(*number) != files.good && !is_foreign(number)).collect();
     Ok(Recovered {
-        start: LogStart { store, epoch, next_chunk, end: reading.end, leftovers, next_manifest, manifest },
+        start: LogStart { store, epoch, next_chunk, end: reading.end, leftovers, next_manifest, manifest, covers },
         index: reading.index,
         secret: used.map_or(secret, |checkpoint| checkpoint.head.secret),
         checkpoints: files,
