@@ -159,18 +159,17 @@ impl NativeEngine {
     /// Takes a chunk, of which nothing is needed any more, out of the store.
     fn remove(&self, victim: &Arc<Chunk>) -> Result<()> {
         let chunks = self.chunks.by_age();
-        let published = self.log.published();
-        // The manifest speaks for all chunks up to the last that is sealed and published as a whole.
-        let settled: Vec<_> = chunks.iter().map_while(|chunk| chunk.end().filter(|end| end.last_seq <= published)).collect();
+        let durable = self.log.durable();
+        // The manifest speaks for all chunks up to the last that is sealed and durable as a whole. Not for the newest: if
+        // recovery has cut it, only the next chunk's header will say so, and until then there may be files behind it. And
+        // never for fewer than before: of what was removed, only the manifest in force still knows.
+        let older = &chunks[..chunks.len().saturating_sub(1)];
+        let settled = older.iter().take_while(|chunk| chunk.end().is_some_and(|end| end.last_seq <= durable)).last();
         let mut numbers = self.manifests.lock();
-        // Never fewer than before: of what was removed, only the manifest in force still knows.
-        let covers = settled.last().map_or(0, |end| end.chunk).max(numbers.covers);
-        let manifest = Manifest {
-            store: self.log.store(),
-            number: numbers.next,
-            covers,
-            chunks: settled.into_iter().filter(|end| end.chunk != victim.id).collect(),
-        };
+        let covers = settled.map_or(0, |chunk| chunk.id).max(numbers.covers);
+        let kept = chunks.iter().filter(|chunk| chunk.id <= covers && chunk.id != victim.id);
+        let manifest =
+            Manifest { store: self.log.store(), number: numbers.next, covers, chunks: kept.filter_map(|chunk| chunk.end()).collect() };
         numbers.next += 1;
         let name = manifest::file_name(manifest.number);
         self.write_manifest(&manifest, &name).map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;

@@ -317,6 +317,11 @@ impl Log {
         self.state.lock().store
     }
 
+    /// The last sequence number that is on stable storage.
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
     /// Whether published data is not durable yet.
     pub fn is_unsynced(&self) -> bool {
         self.published.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire)
