@@ -295,13 +295,15 @@ impl Driver {
         }
     }
 
-    /// Writes a checkpoint. Meanwhile groups go on, and `more` are begun, as chance will have it; all of them are durable
-    /// then.
+    /// Writes a checkpoint. Meanwhile groups go on, and `more` are begun, as chance will have it; what it speaks of
+    /// is durable then.
     pub fn checkpoint(&mut self, rng: &mut Random, mut more: VecDeque<Vec<Batch>>) {
         let engine = Arc::clone(&self.engine);
+        let mut covered = 0;
         let result = engine.checkpoint_beside(&mut |segment| {
             if segment == SEGMENTS {
                 self.settle();
+                covered = self.oracle.len();
             } else if rng.one_in(40) {
                 match rng.below(4) {
                     0 | 1 => more.pop_front().into_iter().for_each(|group| self.stage(group)),
@@ -312,7 +314,7 @@ impl Driver {
         });
         self.settle();
         match result {
-            Ok(()) => self.oracle.made_durable(self.oracle.len()),
+            Ok(()) => self.oracle.made_durable(covered),
             Err(error) => self.errors.push(error),
         }
     }

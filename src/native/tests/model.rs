@@ -137,8 +137,11 @@ impl Oracle {
 
     /// Whether `found` is a state that the end may leave: a prefix of the commit order with all that was promised.
     pub fn check(&self, found: &State, end: End) -> Result<(), String> {
-        let acknowledged = self.groups.iter().rposition(|group| group.outcome == Outcome::Published).map_or(0, |last| last + 1);
-        let promised = if end == End::Kill { acknowledged } else { self.durable };
+        // A group in doubt is promised to nobody, and one that was published behind it settles that it never was.
+        let behind_published =
+            |groups: &[Group]| groups.iter().rposition(|group| group.outcome == Outcome::Published).map_or(0, |last| last + 1);
+        let acknowledged = behind_published(&self.groups);
+        let promised = if end == End::Kill { acknowledged } else { behind_published(&self.groups[..self.durable]) };
         let mut state = self.base;
         for next in 0..=self.groups.len() {
             if next >= promised && self.reaches(state, next, found) {
