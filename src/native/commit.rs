@@ -126,7 +126,7 @@ impl NativeEngine {
             self.index.write().unreserve(&mut puts(group));
             return Err(error);
         }
-        let frame_len = self.apply(group, slot, first_record);
+        let frame_len = head.len() as u64 + self.apply(group, slot, first_record);
         self.counters.keys.store(self.index.read().len() as u64, Ordering::Relaxed);
         add(&self.counters.groups, 1);
         add(&self.counters.batches, group.len() as u64);
@@ -134,7 +134,7 @@ impl NativeEngine {
         Ok(())
     }
 
-    /// Reads are resolved before the writes of their own batch, writes replace what was there. Returns the frame's end.
+    /// Reads are resolved before the writes of their own batch, writes replace what was there. Returns the bytes of the records.
     fn apply(&self, group: &mut [Commit<'_>], slot: u32, first_record: u64) -> u64 {
         let view = self.chunks.view();
         let mut offset = first_record;
