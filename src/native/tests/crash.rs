@@ -110,16 +110,12 @@ impl Exploration {
     }
 }
 
-/// Tries one seed; a violation is a panic that says how to see it again.
-pub fn try_seed(seed: u64) -> Tally {
+/// Tries one seed: what was tried, and the panic that tells of a violation, if there is one.
+pub fn try_seed(seed: u64) -> (Tally, std::thread::Result<()>) {
     let tally = Tally { seeds: 1, ..Tally::default() };
     let mut exploration = Exploration { workload: Workload::draw(seed), rng: Random::new(!seed), tally };
-    if let Err(violation) = catch_unwind(AssertUnwindSafe(|| exploration.explore())) {
-        say(&format!("simulator: violation after {} images of {:?}", exploration.tally.images, exploration.workload));
-        say(&format!("again: KVBATCH_SIM_SEED={seed} cargo test --lib native::tests::crash::simulator -- --nocapture"));
-        std::panic::resume_unwind(violation);
-    }
-    exploration.tally
+    let result = catch_unwind(AssertUnwindSafe(|| exploration.explore()));
+    (exploration.tally, result)
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -140,7 +136,12 @@ fn simulator() {
     };
     let mut tally = Tally::default();
     for seed in seeds {
-        let one = try_seed(seed);
+        let (one, result) = try_seed(seed);
+        if let Err(violation) = result {
+            say(&format!("simulator: violation after {} images of {:?}", one.images, Workload::draw(seed)));
+            say(&format!("again: KVBATCH_SIM_SEED={seed} cargo test --lib native::tests::crash::simulator -- --nocapture"));
+            std::panic::resume_unwind(violation);
+        }
         tally.seeds += one.seeds;
         tally.images += one.images;
         tally.deep_images += one.deep_images;

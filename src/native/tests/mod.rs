@@ -4,4 +4,6 @@ mod crash;
 mod driver;
 mod found;
 mod model;
+#[cfg(feature = "planted")]
+mod planted;
 mod workload;

@@ -78,6 +78,7 @@ impl Workload {
         }
         disk.set_space(None);
         driver.settle();
+        run.write_once_more(&mut driver);
         driver.hold_reads((0..KEYS).collect());
         driver.check_reads();
         if closing {
@@ -132,6 +133,15 @@ impl Run<'_> {
         }
         driver.check_errors(self.ever_full);
         driver.reopen(self.workload.options)
+    }
+
+    /// Whatever has happened to the disk meanwhile: as long as it works, so does the store.
+    fn write_once_more(&mut self, driver: &mut Driver) {
+        self.version += 1;
+        let before = driver.errors.len();
+        driver.stage(vec![Batch::new(&driver.engine.hasher, true, vec![(0, self.version)], vec![0])]);
+        driver.settle();
+        assert!(driver.disk.crashed() || driver.errors.len() == before, "{:?}", driver.errors.last());
     }
 
     fn group(&mut self, driver: &Driver) -> Vec<Batch> {
