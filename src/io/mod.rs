@@ -59,6 +59,9 @@ pub trait File: Send + Sync {
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize>;
     /// Puts all that was written before on stable storage.
     fn sync(&self) -> io::Result<()>;
+    /// Has later reads come from the disk, as far as that is possible: what the kernel keeps of the file in memory, and
+    /// need not write any more, is dropped. After a failed sync the two may differ.
+    fn forget(&self) {}
     /// Cuts or extends with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The descriptor, for the ring; `None` where there is none.
