@@ -2,8 +2,10 @@
 
 use super::driver::{Batch, Driver, open, state_of};
 use super::model::{Effect, End, KEYS, Oracle, State};
+use crate::base::code::Code;
 use crate::base::random::Random;
-use crate::io::sim::{Faults, Fill, SimDisk, Survival, Tear};
+use crate::engine::Engine;
+use crate::io::sim::{Calls, Faults, Fill, SimDisk, Survival, Tear};
 use crate::native::Options;
 
 const OPTIONS: Options = Options { chunk_bytes: 1 << 20, hot_log_bytes: 0 };
@@ -25,8 +27,7 @@ fn stage(driver: &mut Driver, durable: bool, effects: &[Effect]) {
 }
 
 fn commit(driver: &mut Driver, durable: bool, effects: &[Effect]) {
-    stage(driver, durable, effects);
-    driver.settle();
+    driver.commit(durable, effects).unwrap();
 }
 
 /// Opens what a crash has left; the oracle has to agree.
@@ -124,4 +125,24 @@ fn what_lies_in_a_gap_says_nothing() {
         let survival = Survival { keep: 0.5, fill: Fill::Garbage, ..Survival::NOTHING };
         look(&disk.crash_image(&mut rng, survival), &driver.oracle, End::PowerCut);
     }
+}
+
+/// A sync failed, and the kernel took the bytes for written. The next process read them from the cache, synced them in
+/// vain, and wrote behind them: what the disk had never held took everything behind it along.
+#[test]
+fn nothing_depends_on_what_only_the_cache_holds() {
+    let disk = new_disk();
+    let mut poisoned = driver(&disk, [0; KEYS]);
+    commit(&mut poisoned, true, &[(0, 1)]);
+    commit(&mut poisoned, false, &[(0, 2)]);
+    disk.fail_at(1, libc::EIO, false, Calls::SYNC);
+    assert_eq!(poisoned.engine.sync().unwrap_err().code, Code::IO);
+    assert_eq!(poisoned.commit(false, &[(0, 3)]).unwrap_err().code, Code::IO, "and it takes no more writes");
+    let disk = disk.kill_image();
+    let state = look(&disk.twin(), &poisoned.oracle, End::PowerCut);
+    let mut driver = driver(&disk, state);
+    commit(&mut driver, true, &[(0, 4)]);
+    commit(&mut driver, true, &[(0, 5)]);
+    let state = look(&disk.crash_image(&mut Random::new(1), Survival::NOTHING), &driver.oracle, End::PowerCut);
+    assert_eq!(state[0], 5);
 }
