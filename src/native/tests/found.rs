@@ -146,3 +146,22 @@ fn nothing_depends_on_what_only_the_cache_holds() {
     let state = look(&disk.crash_image(&mut Random::new(1), Survival::NOTHING), &driver.oracle, End::PowerCut);
     assert_eq!(state[0], 5);
 }
+
+/// A chunk could not be begun because the directory's sync failed, and its file could not be taken away durably either.
+/// Its header said where the old chunk ends; a smaller group then went into the old chunk, behind that end.
+#[test]
+fn nothing_is_written_behind_a_cut_that_may_be_on_the_disk() {
+    let disk = new_disk();
+    let options = Options { chunk_bytes: 12 << 10, ..OPTIONS };
+    let mut driver = Driver::open(&disk, options, [0; KEYS]).unwrap();
+    commit(&mut driver, true, &[(0, 1)]);
+    disk.fail_at(1, libc::EIO, false, Calls::SYNC_DIR);
+    let many: Vec<Effect> = (0..100).map(|i| (1, 10 + i)).collect();
+    assert_eq!(driver.commit(true, &many).unwrap_err().code, Code::IO);
+    commit(&mut driver, true, &[(0, 2)]);
+    let mut rng = Random::new(1);
+    for _ in 0..DRAWS {
+        let state = look(&disk.crash_image(&mut rng, Survival { keep: 0.5, ..Survival::NOTHING }), &driver.oracle, End::PowerCut);
+        assert_eq!(state[..2], [2, 0]);
+    }
+}
