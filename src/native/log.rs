@@ -98,6 +98,8 @@ pub struct Place {
     generation: u64,
     /// How the group becomes durable.
     pub sync: SyncWay,
+    /// Writing failed when nothing but zeros was left to be written: a longer file makes the frame whole.
+    pub lacks_only_zeros: bool,
 }
 
 /// How a group becomes durable.
@@ -192,6 +194,7 @@ impl Log {
             before,
             generation: state.generation,
             sync,
+            lacks_only_zeros: false,
         })
     }
 
@@ -245,13 +248,13 @@ impl Log {
         }
         // The log goes on in a new chunk, and what lies behind the cut counts for nothing from then on. A frame that was
         // not written whole can never become valid, so the outcome is known: it did not happen. Only a synchronous
-        // write may have failed after the last byte.
+        // write may have failed after the last byte, and zeros that are missing may yet appear by themselves.
         if state.generation == place.generation {
             state.generation += 1;
             state.end = place.before;
             state.active = None;
         }
-        if place.sync == SyncWay::ByWrite { failed.in_doubt() } else { failed }
+        if place.sync == SyncWay::ByWrite || place.lacks_only_zeros { failed.in_doubt() } else { failed }
     }
 
     /// A sync takes its place in the log: the next frame begins on a fresh block.

@@ -207,6 +207,11 @@ impl Driver {
         }
     }
 
+    /// Writes the group that was staged first.
+    pub fn write_first(&mut self) {
+        self.write(0);
+    }
+
     /// Writes the group that was staged last.
     pub fn write_last(&mut self) {
         self.write(self.flying.len() - 1);

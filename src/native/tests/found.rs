@@ -1,7 +1,7 @@
 //! What the simulator has found, each told as the shortest story that shows it.
 
 use super::driver::{Batch, Driver, open, state_of};
-use super::model::{Effect, End, KEYS, Oracle, State};
+use super::model::{Effect, End, KEYS, Oracle, State, value_bytes};
 use crate::base::code::Code;
 use crate::base::random::Random;
 use crate::engine::Engine;
@@ -164,4 +164,22 @@ fn nothing_is_written_behind_a_cut_that_may_be_on_the_disk() {
         let state = look(&disk.crash_image(&mut rng, Survival { keep: 0.5, ..Survival::NOTHING }), &driver.oracle, End::PowerCut);
         assert_eq!(state[..2], [2, 0]);
     }
+}
+
+/// The disk was full when all but the last zeros of a frame had been written, and then it was not: a frame behind it
+/// made the file long enough. The frame that had been reported as failed for good was whole, and came back.
+#[test]
+fn a_frame_that_lacks_nothing_but_zeros_is_in_doubt() {
+    let version = (1..).find(|version| value_bytes(0, *version).ends_with(&[0; 600])).unwrap();
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    stage(&mut driver, false, &[(0, version)]);
+    stage(&mut driver, false, &[(1, 1)]);
+    disk.set_space(Some(value_bytes(0, version).len() as u64 - 400));
+    driver.write_first();
+    disk.set_space(None);
+    driver.settle();
+    assert!(driver.errors.iter().all(|error| error.code == Code::DISK_FULL) && driver.errors.len() == 2);
+    let state = look(&disk.kill_image(), &driver.oracle, End::Kill);
+    assert_eq!(state[..2], [version, 1]);
 }
