@@ -2,6 +2,7 @@
 
 mod crash;
 mod driver;
+mod faults;
 mod found;
 mod model;
 #[cfg(feature = "planted")]
