@@ -22,6 +22,7 @@ type Result<T> = std::result::Result<T, Box<dyn error::Error + Send + Sync>>;
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ffi-tests");
 const INCLUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
 const SKIPPED: i32 = 77;
+const MEMORY_ERRORS: [&str; 4] = ["Invalid read", "Invalid write", "Invalid free", "uninitialised"];
 const STANDARDS: [(&str, &str); 5] = [("c99", "c"), ("c11", "c"), ("c17", "c"), ("c++11", "c++"), ("c++20", "c++")];
 
 fn main() -> ExitCode {
@@ -92,9 +93,7 @@ impl Suite {
             .include(HERE)
             .cargo_metadata(false)
             .try_get_compiler()?;
-        let words = |name: &str| -> Vec<String> {
-            env::var(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
-        };
+        let words = |name: &str| -> Vec<String> { env::var(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect() };
         let runs = work.join(format!("run-{}", std::process::id()));
         remove_dead_runs(&work);
         fs::create_dir_all(&runs)?;
@@ -124,8 +123,7 @@ impl Suite {
             "ENOSYS" => "38".to_owned(),
             other => other.parse::<u16>()?.to_string(),
         };
-        let launcher =
-            Program { name: "deny_uring".to_owned(), sources: vec![Path::new(HERE).join("deny_uring.c")], linked: false };
+        let launcher = Program { name: "deny_uring".to_owned(), sources: vec![Path::new(HERE).join("deny_uring.c")], linked: false };
         let built = self.build(&launcher)?;
         self.wrapper.splice(0..0, [built.into_os_string(), number.into()]);
         Ok(())
@@ -181,11 +179,12 @@ impl Suite {
         command.args(["-pthread", "-ldl"]);
         let recipe = format!("{command:?}");
         let note = out.with_extension("recipe");
-        let newest = [Path::new(HERE), &Path::new(HERE).join("programs"), &Path::new(HERE).join("snippets"), &Path::new(INCLUDE).join("kvserver")]
-            .iter()
-            .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
-            .map(|entry| modified(&entry.path()))
-            .max();
+        let newest =
+            [Path::new(HERE), &Path::new(HERE).join("programs"), &Path::new(HERE).join("snippets"), &Path::new(INCLUDE).join("kvserver")]
+                .iter()
+                .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
+                .map(|entry| modified(&entry.path()))
+                .max();
         if Some(modified(&out)) > newest && fs::read_to_string(&note).is_ok_and(|old| old == recipe) {
             return Ok(out);
         }
@@ -240,6 +239,11 @@ impl Suite {
         let text = String::from_utf8_lossy(&fs::read(&output)?).into_owned();
         if env::var_os("KV_KEEP").is_none() {
             let _ = fs::remove_dir_all(&dir);
+        }
+        if !self.wrapper.is_empty()
+            && let Some(found) = text.lines().find(|line| line.starts_with("==") && MEMORY_ERRORS.iter().any(|e| line.contains(e)))
+        {
+            return Err(format!("{found}\n{text}").into()); // also in a child that was killed
         }
         match status {
             None => Err(format!("hangs: ended after {} s\n{text}", net.as_secs()).into()),
