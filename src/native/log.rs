@@ -49,7 +49,7 @@ struct LogState {
     unsynced: Vec<(Arc<Chunk>, u64)>,
     /// Rises with each failed write: groups that were staged before it cannot be published.
     generation: u64,
-    /// A sync has covered the block that the last frame ends in.
+    /// A sync has its place behind the last frame, and will cover the block that it ends in.
     fresh_block: bool,
     poison: Option<Error>,
     /// Files that are no part of the store any more; removed when the next chunk's header is durable.
@@ -250,13 +250,19 @@ impl Log {
         if place.sync == SyncWay::ByWrite { failed.in_doubt() } else { failed }
     }
 
-    /// Puts everything that has been published on stable storage.
-    pub fn sync(&self, counters: &AtomicCounters) -> Result<()> {
-        self.sync_files(self.published.load(Ordering::Acquire), counters)
+    /// A sync takes its place in the log: the next frame begins on a fresh block.
+    pub fn stage_sync(&self) {
+        self.state.lock().fresh_block = true;
     }
 
-    /// Syncs every file with unsynced bytes; after that everything up to `seq` is durable.
-    fn sync_files(&self, seq: u64, counters: &AtomicCounters) -> Result<()> {
+    /// The last sequence number that readers can see.
+    pub fn published(&self) -> u64 {
+        self.published.load(Ordering::Acquire)
+    }
+
+    /// Syncs every file with unsynced bytes; after that everything up to `seq` is durable. What comes behind `seq` must
+    /// have been staged behind the sync, or it may share a block with what is durable now.
+    pub fn sync_files(&self, seq: u64, counters: &AtomicCounters) -> Result<()> {
         let _one_at_a_time = self.syncing.lock();
         let files: Vec<_> = {
             let state = self.state.lock();
@@ -276,7 +282,6 @@ impl Log {
         let mut state = self.state.lock();
         state.unsynced.retain(|(_, last)| *last > seq);
         self.durable.fetch_max(seq, Ordering::Release);
-        state.fresh_block = true;
         Ok(())
     }
 
@@ -290,9 +295,8 @@ impl Log {
         self.state.lock().poison.get_or_insert_with(|| poisoned("a commit was broken off by an internal error"));
     }
 
-    /// Syncs, and ends the log with a frame that says so.
-    pub fn close(&self, counters: &AtomicCounters) -> Result<()> {
-        self.sync(counters)?;
+    /// Ends the log with a frame that says so. Everything is durable.
+    pub fn close(&self) -> Result<()> {
         let state = self.state.lock();
         let (Some(active), end) = (&state.active, state.end) else { return Ok(()) };
         if end.chunk != active.chunk.id {

@@ -83,6 +83,15 @@ impl NativeEngine {
         }))
     }
 
+    /// Syncs what was committed before. A sync has its place in the line like a group: what is staged behind it begins
+    /// on a fresh block, so that writing it cannot spoil what the sync has covered.
+    fn sync_in_turn(&self) -> Result<()> {
+        let mut turn = self.turn();
+        turn.stage(|| self.log.stage_sync());
+        let published = turn.publish(|| self.log.published());
+        self.log.sync_files(published, &self.counters)
+    }
+
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Code::INVALID_STATE, format!("store {}: it was closed: start a manager again", self.path)));
@@ -127,7 +136,7 @@ impl Engine for NativeEngine {
 
     fn sync(&self) -> Result<()> {
         self.check_open()?;
-        self.log.sync(&self.counters)
+        self.sync_in_turn()
     }
 
     fn unsynced(&self) -> bool {
@@ -150,7 +159,7 @@ impl Engine for NativeEngine {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        let closed = self.log.close(&self.counters);
+        let closed = self.sync_in_turn().and_then(|()| self.log.close());
         self.chunks.clear();
         drop(self.lock.lock().take());
         closed

@@ -73,8 +73,9 @@ pub fn recover(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut 
     check_identities(&inventory, &store, store_path)?;
     let (chain, mut leftovers) = chain_of(inventory, store_path)?;
     let mut replay = Replay { store_path, hasher, index, chunks, end: LogEnd::default(), watermark: 0 };
-    let kept = replay.chain(&chain)?;
-    // Behind a cut nothing counts any more.
+    replay.chain(&chain)?;
+    // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
+    let kept = replay.kept(&chain);
     leftovers.extend(chain[kept..].iter().map(|found| file_name(found.header.chunk)));
     Ok(LogStart { store, epoch, next_chunk, end: replay.end, leftovers })
 }
@@ -176,18 +177,19 @@ fn chain_of(inventory: Inventory, store_path: &str) -> Result<(Vec<Found>, Vec<S
 }
 
 impl Replay<'_> {
-    /// Replays the chain; returns how many of its chunks count.
-    fn chain(&mut self, chain: &[Found]) -> Result<usize> {
+    /// How many chunks of the chain hold what counts: its last one is where the log ends.
+    fn kept(&self, chain: &[Found]) -> usize {
+        chain.iter().take_while(|found| found.header.chunk <= self.end.chunk).count()
+    }
+
+    /// Replays the chain.
+    fn chain(&mut self, chain: &[Found]) -> Result<()> {
         let mut closed = false;
         for (i, found) in chain.iter().enumerate() {
             let chunk = self.chunks.add(&found.header, Arc::clone(&found.file), None)?;
             self.watermark = self.watermark.max(found.header.watermark);
             let successor = chain.get(i + 1).map(|next| next.header.before);
             let limit = successor.map_or(found.len, |before| before.valid_bytes.min(found.len));
-            if i == 0 || self.end.chunk != found.header.chunk {
-                self.end.chunk = found.header.chunk;
-                self.end.valid_bytes = CHUNK_HEADER_LEN as u64;
-            }
             let replayed = self.chunk(found, &chunk, limit)?;
             let at = match (&replayed, successor) {
                 (Replayed::Whole { .. }, None) => {
@@ -199,13 +201,9 @@ impl Replay<'_> {
                 (Replayed::Torn { at }, _) => *at,
             };
             self.judge(&chain[i..], at)?;
-            self.sync(&chain[..=i])?;
-            return Ok(i + 1);
+            return self.sync(&chain[..=i]);
         }
-        if !closed {
-            self.sync(chain)?;
-        }
-        Ok(chain.len())
+        if closed { Ok(()) } else { self.sync(chain) }
     }
 
     /// Nothing good is at byte `at` of the first chunk of `rest`: a torn tail, or damage?
@@ -278,29 +276,28 @@ impl Replay<'_> {
         let mut at = CHUNK_HEADER_LEN as u64;
         let mut closed = false;
         loop {
-            let first_try = at;
-            let failed = |e: std::io::Error| self.read_failed(found, &e);
-            let mut frame = decode_at(&mut window, chunk, at).map_err(failed)?;
-            if frame.is_none() && is_zero(&mut window, at).map_err(failed)? {
-                // Nothing here. A group behind a sync begins on the next fresh block.
-                at = at.next_multiple_of(BLOCK_BYTES as u64);
-                frame = decode_at(&mut window, chunk, at).map_err(failed)?;
-                if frame.is_none() && is_zero(&mut window, at).map_err(failed)? {
-                    let rest_is_zero = first_zero_run(&mut window, first_try, limit).map_err(failed)?;
-                    return Ok(if rest_is_zero { Replayed::Whole { closed } } else { Replayed::Torn { at: first_try } });
+            // The next frame follows at once, or, behind a sync, on the next fresh block. What lies in the gap says
+            // nothing: a crash may leave anything where nobody has written. The digest tells whether it is the next.
+            let mut next = None;
+            for place in [at, at.next_multiple_of(BLOCK_BYTES as u64)] {
+                next = self.frame(&mut window, found, chunk, place)?;
+                if next.is_some() {
+                    break;
                 }
             }
-            let Some(frame) = frame else { return Ok(Replayed::Torn { at: first_try }) };
-            closed = frame.kind == FrameKind::Close;
-            match self.frame(&mut window, found, chunk, &frame, at)? {
-                Some(end) => at = end,
-                None => return Ok(Replayed::Torn { at: first_try }),
-            }
+            let Some((kind, end)) = next else {
+                let rest_is_zero = is_zero(&mut window, at, limit).map_err(|e| self.read_failed(found, &e))?;
+                return Ok(if rest_is_zero { Replayed::Whole { closed } } else { Replayed::Torn { at } });
+            };
+            closed = kind == FrameKind::Close && self.watermark >= self.end.last_seq;
+            at = end;
         }
     }
 
-    /// Applies the frame at `at` if all of it is good; returns its end.
-    fn frame(&mut self, window: &mut Window<'_>, found: &Found, chunk: &Chunk, frame: &FrameHeader, at: u64) -> Result<Option<u64>> {
+    /// Applies the frame at `at` if there is one and all of it is good; returns its kind and end.
+    fn frame(&mut self, window: &mut Window<'_>, found: &Found, chunk: &Chunk, at: u64) -> Result<Option<(FrameKind, u64)>> {
+        let header = window.bytes(at, FRAME_HEADER_LEN as u64).map_err(|e| self.read_failed(found, &e))?;
+        let Some(frame) = header.and_then(|bytes| FrameHeader::decode(bytes, chunk.salt, at)) else { return Ok(None) };
         let fits = frame.len().and_then(|len| at.checked_add(len)).filter(|end| *end <= window.end());
         let (Some(end), Some(last_seq)) = (fits, frame.last_seq()) else { return Ok(None) };
         if frame.digest_before != self.end.digest || frame.first_seq <= self.end.last_seq {
@@ -312,31 +309,25 @@ impl Replay<'_> {
         let table = &head[FRAME_HEADER_LEN..];
         let listed: u64 = table.chunks_exact(BATCH_ENTRY_LEN).map(|entry| u64::from(BatchEntry::decode(entry).records)).sum();
         let payload_at = at + frame.payload_at();
-        let good = listed == u64::from(frame.records) && digest_of(frame, table, payload, payload_at, chunk) == Some(frame.digest);
+        let good = listed == u64::from(frame.records) && digest_of(&frame, table, payload, payload_at, chunk) == Some(frame.digest);
         let zero_tail = payload.ends_with(&[0; 64]);
         let waved_through = planted(Bug::ApplyHalfBatch) || (planted(Bug::AcceptZeroTail) && zero_tail);
         if !good && !waved_through {
             return Ok(None);
         }
-        apply(self.index, self.hasher, self.chunks, chunk, payload, payload_at)?;
         self.watermark = self.watermark.max(frame.watermark);
+        if frame.kind != FrameKind::Data {
+            // It says something of the log and is no part of it: nothing depends on whether it reached the disk.
+            return Ok(Some((frame.kind, end)));
+        }
+        apply(self.index, self.hasher, self.chunks, chunk, payload, payload_at)?;
         self.end = LogEnd { chunk: chunk.id, valid_bytes: end, last_seq: last_seq.max(self.end.last_seq), digest: frame.digest };
-        Ok(Some(end))
+        Ok(Some((frame.kind, end)))
     }
 }
 
-fn decode_at(window: &mut Window<'_>, chunk: &Chunk, at: u64) -> std::io::Result<Option<FrameHeader>> {
-    Ok(window.bytes(at, FRAME_HEADER_LEN as u64)?.and_then(|bytes| FrameHeader::decode(bytes, chunk.salt, at)))
-}
-
-/// Whether no frame was begun at `at`: zeros, or the end of what may be read.
-fn is_zero(window: &mut Window<'_>, at: u64) -> std::io::Result<bool> {
-    let len = window.end().saturating_sub(at).min(ALIGN as u64);
-    Ok(window.bytes(at, len)?.is_none_or(|bytes| bytes.iter().all(|byte| *byte == 0)))
-}
-
 /// Whether there are only zeros from `at` to `limit`.
-fn first_zero_run(window: &mut Window<'_>, mut at: u64, limit: u64) -> std::io::Result<bool> {
+fn is_zero(window: &mut Window<'_>, mut at: u64, limit: u64) -> std::io::Result<bool> {
     while at < limit {
         let len = (limit - at).min(1 << 16);
         if window.bytes(at, len)?.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0)) {

@@ -54,6 +54,11 @@ impl SimDisk {
         Self::of(state.after_kill(seed))
     }
 
+    /// The same disk once more, with the same future: what is left to chance falls out alike on both.
+    pub fn twin(&self) -> SimDisk {
+        Self::of(self.state.lock().clone())
+    }
+
     /// Stops the machine in the midst of step number `step` (the first is 1): that call and all later ones, of every
     /// kind, fail. Images then hold none, a part, or all of that call.
     pub fn crash_at(&self, step: u64) {

@@ -220,6 +220,11 @@ fn the_same_seed_gives_the_same_disk() {
         (disk.calls(Calls::ALL), disk.crash_image(&mut rng, survival).read_raw(NAME))
     };
     assert!((0..20).all(|seed| run(seed) == run(seed)));
+    let disk = SimDisk::new(1, Faults { short_write_one_in: 2, ..Faults::default() });
+    let name = |disk: &SimDisk| dir(disk).create(NAME).unwrap();
+    let twin = disk.twin();
+    let counts = |file: Arc<dyn File>| (0..50).map(|_| file.write_at(&[IoSlice::new(&[1; 99])], 0, false).unwrap()).collect::<Vec<_>>();
+    assert_eq!(counts(name(&disk)), counts(name(&twin)), "and a twin has the same future");
     assert!(run(1) != run(2));
 }
 

@@ -1,0 +1,330 @@
+//! A store under test, driven by one thread as several executors would drive it: groups are staged, written and
+//! published in any order that the turns allow, syncs come in between, and every read is compared with the model.
+
+use super::model::{Effect, End, KEYS, Oracle, Outcome, State, encode, key_bytes, version_of};
+use crate::base::code::Code;
+use crate::base::error::Error;
+use crate::base::hash::KeyHasher;
+use crate::base::random::Random;
+use crate::base::sync::Arc;
+use crate::engine::record::Kind;
+use crate::engine::{Commit, Engine, ReadHints, ReadOp, ReadState, Reader, StoredValue, Turn, WriteOp, Writes};
+use crate::io::Disk;
+use crate::io::sim::SimDisk;
+use crate::native::commit::Staged;
+use crate::native::{NativeEngine, Options};
+use std::collections::VecDeque;
+use std::io;
+use std::path::Path;
+
+/// The hints of all reads here: the simulated disk has but one way.
+const HINTS: ReadHints = ReadHints { depth: 8, sort: true, prefetch: true, polling: false };
+
+/// Opens the store on `disk`.
+pub fn open(disk: &SimDisk, options: Options) -> Result<Arc<NativeEngine>, Error> {
+    NativeEngine::open(Arc::new(disk.clone()) as Arc<dyn Disk>, Path::new("/store"), options)
+}
+
+/// One batch of a group, with the memory that the engine borrows.
+#[derive(Debug, Default)]
+pub struct Batch {
+    id: u64,
+    durable: bool,
+    block: Vec<u8>,
+    writes: Vec<WriteOp>,
+    effects: Vec<Effect>,
+    read_keys: Vec<usize>,
+    reads: Vec<ReadOp>,
+}
+
+impl Batch {
+    /// A batch with these writes and reads.
+    pub fn new(hasher: &KeyHasher, durable: bool, effects: Vec<Effect>, read_keys: Vec<usize>) -> Batch {
+        let mut batch = Batch { durable, effects, ..Batch::default() };
+        for effect in &batch.effects {
+            let offset = batch.block.len() as u32;
+            let len = encode(&mut batch.block, effect) as u32;
+            let kind = if effect.1 == 0 { Kind::Delete } else { Kind::Put };
+            batch.writes.push(WriteOp { hash: hasher.hash(&key_bytes(effect.0)), block: 0, offset, len, kind });
+        }
+        batch.reads = read_ops(hasher, &read_keys);
+        batch.read_keys = read_keys;
+        batch
+    }
+
+    fn commit(&mut self) -> Commit<'_> {
+        let writes = Writes { blocks: vec![&mut self.block[..]], ops: &self.writes };
+        Commit { batch_id: self.id, writes, reads: &mut self.reads, durable: self.durable }
+    }
+}
+
+fn commits(batches: &mut [Batch]) -> Vec<Commit<'_>> {
+    batches.iter_mut().map(Batch::commit).collect()
+}
+
+fn read_ops(hasher: &KeyHasher, keys: &[usize]) -> Vec<ReadOp> {
+    keys.iter().zip(0..).map(|(key, op)| ReadOp { hash: hasher.hash(&key_bytes(*key)), op, ..ReadOp::default() }).collect()
+}
+
+/// Takes results, each exactly once.
+struct Results<'a> {
+    keys: Vec<Vec<u8>>,
+    which: &'a [usize],
+    got: Vec<Option<Result<u32, Error>>>,
+}
+
+impl Results<'_> {
+    fn put(&mut self, op: u32, result: Result<u32, Error>) {
+        assert!(self.got[op as usize].replace(result).is_none(), "read {op} has two results");
+    }
+}
+
+impl Reader for Results<'_> {
+    fn key(&self, op: u32) -> &[u8] {
+        &self.keys[op as usize]
+    }
+    fn found(&mut self, op: u32, value: StoredValue<'_>) {
+        let key = self.which[op as usize];
+        let version = version_of(key, value.bytes);
+        assert!(version.is_some() && value.raw_len == value.bytes.len(), "key {key} has a value that nobody put there");
+        self.put(op, Ok(version.unwrap_or(0)));
+    }
+    fn missing(&mut self, op: u32) {
+        self.put(op, Ok(0));
+    }
+    fn failed(&mut self, op: u32, error: Error) {
+        self.put(op, Err(error));
+    }
+}
+
+fn fetch(engine: &NativeEngine, keys: &[usize], reads: &mut [ReadOp]) -> Vec<Result<u32, Error>> {
+    let mut results =
+        Results { keys: keys.iter().map(|key| key_bytes(*key)).collect(), which: keys, got: keys.iter().map(|_| None).collect() };
+    engine.fetch(reads, &mut results, &HINTS);
+    results.got.into_iter().map(|result| result.expect("every read has a result")).collect()
+}
+
+/// The versions of `keys`, all of one moment.
+pub fn read(engine: &NativeEngine, keys: &[usize]) -> Vec<Result<u32, Error>> {
+    let mut reads = read_ops(&engine.hasher(), keys);
+    engine.resolve(&mut reads);
+    fetch(engine, keys, &mut reads)
+}
+
+/// Everything that is in the store.
+pub fn state_of(engine: &NativeEngine) -> Result<State, Error> {
+    let keys: Vec<usize> = (0..KEYS).collect();
+    let mut state = [0; KEYS];
+    for (version, result) in state.iter_mut().zip(read(engine, &keys)) {
+        *version = result?;
+    }
+    Ok(state)
+}
+
+/// A group on its way.
+struct Group {
+    number: usize,
+    batches: Vec<Batch>,
+    staged: Result<Staged, Error>,
+    written: Option<io::Result<u64>>,
+}
+
+/// What stands in the line.
+struct Flying {
+    turn: Turn,
+    /// `None`: a sync.
+    group: Option<Group>,
+}
+
+/// Reads that were looked up at a moment and are fetched later.
+struct Held {
+    keys: Vec<usize>,
+    reads: Vec<ReadOp>,
+    expected: Vec<u32>,
+}
+
+/// See the top of this file.
+pub struct Driver {
+    pub engine: Arc<NativeEngine>,
+    pub oracle: Oracle,
+    pub disk: SimDisk,
+    /// Errors that calls have returned, to be looked at by whoever planned failures.
+    pub errors: Vec<Error>,
+    flying: VecDeque<Flying>,
+    held: Vec<Held>,
+    next_batch: u64,
+}
+
+impl Driver {
+    /// Opens the store, which must hold a state that `oracle` allows; goes on from there.
+    pub fn open(disk: &SimDisk, options: Options, base: State) -> Result<Driver, Error> {
+        let engine = open(disk, options)?;
+        Ok(Driver {
+            engine,
+            oracle: Oracle::new(base),
+            disk: disk.clone(),
+            errors: Vec::new(),
+            flying: VecDeque::new(),
+            held: Vec::new(),
+            next_batch: 1,
+        })
+    }
+
+    /// Groups and syncs that have been staged and not yet published.
+    pub fn in_flight(&self) -> usize {
+        self.flying.len()
+    }
+
+    /// Gives a group its place.
+    pub fn stage(&mut self, mut batches: Vec<Batch>) {
+        for batch in &mut batches {
+            batch.id = self.next_batch;
+            self.next_batch += 1;
+        }
+        let effects = batches.iter().flat_map(|batch| batch.effects.iter().copied()).collect();
+        let number = self.oracle.begin(effects);
+        let mut turn = self.engine.turn();
+        let staged = turn.stage(|| self.engine.stage(&mut commits(&mut batches)));
+        self.flying.push_back(Flying { turn, group: Some(Group { number, batches, staged, written: None }) });
+    }
+
+    /// Gives a sync its place.
+    pub fn stage_sync(&mut self) {
+        let mut turn = self.engine.turn();
+        turn.stage(|| self.engine.log.stage_sync());
+        self.flying.push_back(Flying { turn, group: None });
+    }
+
+    /// Writes one of the groups that have not been written yet, as chance will have it.
+    pub fn write_any(&mut self, rng: &mut Random) {
+        let waiting = |flying: &Flying| flying.group.as_ref().is_some_and(|group| group.written.is_none());
+        let waiting: Vec<usize> = (0..self.flying.len()).filter(|i| waiting(&self.flying[*i])).collect();
+        if !waiting.is_empty() {
+            self.write(waiting[rng.below(waiting.len() as u64) as usize]);
+        }
+    }
+
+    /// Writes the group that was staged last.
+    pub fn write_last(&mut self) {
+        self.write(self.flying.len() - 1);
+    }
+
+    fn write(&mut self, at: usize) {
+        if let Some(group) = &mut self.flying[at].group
+            && group.written.is_none()
+        {
+            group.written = Some(match &mut group.staged {
+                Ok(staged) => self.engine.write(staged, &commits(&mut group.batches)),
+                Err(_) => Ok(0),
+            });
+        }
+    }
+
+    /// Publishes what is oldest, written first if need be.
+    pub fn publish(&mut self) {
+        if !self.flying.is_empty() {
+            self.write(0);
+        }
+        match self.flying.pop_front() {
+            Some(Flying { turn, group: Some(group) }) => self.publish_group(turn, group),
+            Some(Flying { turn, group: None }) => self.publish_sync(turn),
+            None => {}
+        }
+    }
+
+    fn publish_sync(&mut self, turn: Turn) {
+        let groups = self.flying.iter().filter(|flying| flying.group.is_some()).count();
+        let seq = turn.publish(|| self.engine.log.published());
+        match self.engine.log.sync_files(seq, &self.engine.counters) {
+            Ok(()) => self.oracle.made_durable(self.oracle.len() - groups),
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    fn publish_group(&mut self, turn: Turn, group: Group) {
+        let Group { number, mut batches, staged, written } = group;
+        let result = match (staged, written) {
+            (Ok(staged), Some(written)) => turn.publish(|| self.engine.publish(staged, written, &mut commits(&mut batches))),
+            (Err(error), _) => Err(error),
+            (Ok(_), None) => return,
+        };
+        let mut expected = self.oracle.visible;
+        match result {
+            Err(error) => {
+                self.oracle.end(number, if error.in_doubt { Outcome::Doubt } else { Outcome::Never });
+                self.errors.push(error);
+                return;
+            }
+            Ok(()) => self.oracle.end(number, Outcome::Published),
+        }
+        if batches.iter().any(|batch| batch.durable && !batch.effects.is_empty()) {
+            self.oracle.made_durable(number + 1);
+        }
+        for batch in batches {
+            let versions = batch.read_keys.iter().map(|key| expected[*key]).collect();
+            super::model::apply(&mut expected, &batch.effects);
+            self.held.push(Held { keys: batch.read_keys, reads: batch.reads, expected: versions });
+        }
+    }
+
+    /// Publishes everything that is on its way.
+    pub fn settle(&mut self) {
+        while !self.flying.is_empty() {
+            self.publish();
+        }
+    }
+
+    /// Looks up some keys; they are fetched later.
+    pub fn hold_reads(&mut self, keys: Vec<usize>) {
+        let mut reads = read_ops(&self.engine.hasher(), &keys);
+        self.engine.resolve(&mut reads);
+        let expected = keys.iter().map(|key| self.oracle.visible[*key]).collect();
+        self.held.push(Held { keys, reads, expected });
+    }
+
+    /// Fetches the reads that are held and compares them with what was there when they were looked up.
+    pub fn check_reads(&mut self) {
+        for mut held in std::mem::take(&mut self.held) {
+            for read in &held.reads {
+                assert!(read.state != ReadState::New, "a read was not resolved");
+            }
+            let got = fetch(&self.engine, &held.keys, &mut held.reads);
+            for ((key, expected), got) in held.keys.iter().zip(&held.expected).zip(got) {
+                match got {
+                    Ok(version) => assert_eq!(version, *expected, "key {key} has another version than it should"),
+                    Err(error) => self.errors.push(error),
+                }
+            }
+        }
+    }
+
+    /// Ends in order; the store can be opened again.
+    pub fn close(&mut self) {
+        self.settle();
+        self.check_reads();
+        match self.engine.close() {
+            Ok(()) => self.oracle.made_durable(self.oracle.len()),
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// Opens the store again, in the same process. A machine that stops meanwhile is no error.
+    pub fn reopen(&mut self, options: Options) -> Result<(), Error> {
+        match open(&self.disk, options).and_then(|engine| Ok((state_of(&engine)?, engine))) {
+            Err(_) if self.disk.crashed() => Ok(()),
+            Err(error) => Err(error),
+            Ok((state, engine)) => {
+                self.oracle.check(&state, End::Kill).unwrap_or_else(|text| panic!("{text}"));
+                (self.oracle, self.engine) = (Oracle::new(state), engine);
+                Ok(())
+            }
+        }
+    }
+
+    /// No call has failed, but for those that the full disk explains.
+    pub fn check_errors(&self, disk_full: bool) {
+        if let Some(error) = self.errors.iter().find(|error| !(disk_full && error.code == Code::DISK_FULL)) {
+            panic!("nothing was wrong with the disk, and yet: {error} (in doubt: {})", error.in_doubt);
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! What the simulator has found, each told as the shortest story that shows it.
+
+use super::driver::{Batch, Driver, open, state_of};
+use super::model::{Effect, End, KEYS, Oracle, State};
+use crate::base::random::Random;
+use crate::io::sim::{Faults, Fill, SimDisk, Survival, Tear};
+use crate::native::Options;
+
+const OPTIONS: Options = Options { chunk_bytes: 1 << 20, hot_log_bytes: 0 };
+
+/// Images to look at where chance decides what a crash leaves.
+const DRAWS: u64 = 200;
+
+fn new_disk() -> SimDisk {
+    SimDisk::new(1, Faults::default())
+}
+
+fn driver(disk: &SimDisk, base: State) -> Driver {
+    Driver::open(disk, OPTIONS, base).unwrap()
+}
+
+fn stage(driver: &mut Driver, durable: bool, effects: &[Effect]) {
+    let batch = Batch::new(&driver.engine.hasher, durable, effects.to_vec(), Vec::new());
+    driver.stage(vec![batch]);
+}
+
+fn commit(driver: &mut Driver, durable: bool, effects: &[Effect]) {
+    stage(driver, durable, effects);
+    driver.settle();
+}
+
+/// Opens what a crash has left; the oracle has to agree.
+fn look(disk: &SimDisk, oracle: &Oracle, end: End) -> State {
+    let state = open(disk, OPTIONS).and_then(|engine| state_of(&engine)).unwrap();
+    oracle.check(&state, end).unwrap_or_else(|text| panic!("{text}"));
+    state
+}
+
+/// Runs `story` with a machine that stops in the midst of its last step.
+fn stopped_at_the_end(disk: &SimDisk, story: impl Fn(&SimDisk) -> Oracle) -> (SimDisk, Oracle) {
+    let whole = disk.twin();
+    story(&whole);
+    let stopped = disk.twin();
+    stopped.crash_at(whole.steps());
+    let oracle = story(&stopped);
+    assert!(stopped.crashed());
+    (stopped, oracle)
+}
+
+/// A group that was staged before a sync and written behind it shared a block with what the sync had made durable.
+#[test]
+fn writing_behind_a_sync_spoils_nothing_before_it() {
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    stage(&mut driver, false, &[(0, 1)]);
+    driver.stage_sync();
+    stage(&mut driver, false, &[(0, 2)]);
+    driver.publish();
+    driver.publish();
+    driver.publish();
+    let mut rng = Random::new(1);
+    let spoils = Survival { keep: 0.5, tear: Tear::Sectors, fill: Fill::Zeros, spoils_bytes: 4096 };
+    for _ in 0..DRAWS {
+        look(&disk.crash_image(&mut rng, spoils), &driver.oracle, End::PowerCut);
+    }
+}
+
+/// A chunk was begun when the process was killed, and its name was not durable yet. The next chunk named it as its
+/// predecessor; a power cut took the one and left the other.
+#[test]
+fn nothing_depends_on_a_chunk_that_was_never_used() {
+    let disk = new_disk();
+    let begin_a_chunk = |base: State| {
+        move |disk: &SimDisk| {
+            let mut driver = driver(disk, base);
+            stage(&mut driver, false, &[(0, 1)]); // ends with the sync of the directory
+            driver.oracle
+        }
+    };
+    let (killed, oracle) = stopped_at_the_end(&disk, begin_a_chunk([0; KEYS]));
+    let killed = killed.kill_image();
+    let state = look(&killed.twin(), &oracle, End::Kill);
+    let (cut, oracle) = stopped_at_the_end(&killed, begin_a_chunk(state));
+    let mut rng = Random::new(1);
+    for _ in 0..DRAWS {
+        look(&cut.crash_image(&mut rng, Survival { keep: 0.5, ..Survival::NOTHING }), &oracle, End::PowerCut);
+    }
+}
+
+/// The process was killed while the frame that says "closed" was on its way: seen by the next process, which went on
+/// from there, and lost by the disk later.
+#[test]
+fn nothing_depends_on_the_frame_that_says_closed() {
+    let (killed, oracle) = stopped_at_the_end(&new_disk(), |disk| {
+        let mut driver = driver(disk, [0; KEYS]);
+        commit(&mut driver, true, &[(0, 1)]);
+        driver.close();
+        driver.oracle
+    });
+    for _ in 0..20 {
+        let disk = killed.kill_image();
+        let state = look(&disk.twin(), &oracle, End::Kill);
+        let mut driver = driver(&disk, state);
+        commit(&mut driver, true, &[(0, 2)]);
+        commit(&mut driver, true, &[(0, 3)]);
+        let state = look(&disk.crash_image(&mut Random::new(1), Survival::NOTHING), &driver.oracle, End::PowerCut);
+        assert_eq!(state[0], 3);
+    }
+}
+
+/// The gap before a fresh block belongs to nobody. When the size of the file reached the disk and the rest did not,
+/// it held garbage, and what lay durable behind it was cut off as torn.
+#[test]
+fn what_lies_in_a_gap_says_nothing() {
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    commit(&mut driver, true, &[(0, 1)]);
+    stage(&mut driver, true, &[(0, 2)]);
+    stage(&mut driver, false, &[(0, 3)]);
+    driver.write_last();
+    driver.publish();
+    let mut rng = Random::new(1);
+    for _ in 0..DRAWS {
+        let survival = Survival { keep: 0.5, fill: Fill::Garbage, ..Survival::NOTHING };
+        look(&disk.crash_image(&mut rng, survival), &driver.oracle, End::PowerCut);
+    }
+}

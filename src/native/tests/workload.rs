@@ -1,0 +1,159 @@
+//! Workloads: what a store is put through, all of it drawn from a seed.
+
+use super::driver::{Batch, Driver};
+use super::model::{Effect, KEYS, State};
+use crate::base::error::Error;
+use crate::base::random::Random;
+use crate::io::sim::{Faults, SimDisk};
+use crate::native::Options;
+
+/// Groups that may be on their way at the same time.
+const IN_FLIGHT_MAX: usize = 4;
+
+/// One workload.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    seed: u64,
+    /// What the disk does of its own accord.
+    pub faults: Faults,
+    /// How the store is run.
+    pub options: Options,
+    actions: u64,
+    keys: u64,
+    durable_of_8: u64,
+    /// Versions begin behind this.
+    first_version: u32,
+    space_one_in: u64,
+}
+
+impl Workload {
+    /// The workload of a seed.
+    pub fn draw(seed: u64) -> Workload {
+        let mut rng = Random::new(seed ^ 0x776f_726b);
+        let chunk_bytes = [8, 16, 16, 32, 64, 1024][rng.below(6) as usize] << 10;
+        let faults = Faults {
+            short_write_one_in: [0, 0, 3, 10][rng.below(4) as usize],
+            short_read_one_in: [0, 0, 3, 10][rng.below(4) as usize],
+            eintr_one_in: [0, 0, 5, 20][rng.below(4) as usize],
+            ..Faults::default()
+        };
+        Workload {
+            seed,
+            faults,
+            options: Options { chunk_bytes, hot_log_bytes: [0, chunk_bytes, 3 * chunk_bytes][rng.below(3) as usize] },
+            actions: 10 + rng.below(60),
+            keys: 2 + rng.below(KEYS as u64 - 1),
+            durable_of_8: [0, 2, 4, 8][rng.below(4) as usize],
+            first_version: 1,
+            space_one_in: if rng.one_in(4) { 12 } else { 0 },
+        }
+    }
+
+    /// A short one that goes on behind this one, on what a crash has left.
+    pub fn sequel(&self, seed: u64, depth: u32) -> Workload {
+        let mut next = Workload::draw(seed);
+        next.actions = 3 + next.actions % 10;
+        next.space_one_in = 0;
+        next.first_version = self.first_version + (depth << 20);
+        next
+    }
+
+    /// The disk it begins on.
+    pub fn new_disk(&self) -> SimDisk {
+        SimDisk::new(self.seed, self.faults)
+    }
+
+    /// Runs on `disk`, which holds `base`; stops when the machine does. An error: the store could not be opened.
+    ///
+    /// `closing`: ends with an orderly close.
+    pub fn run(&self, disk: &SimDisk, base: State, closing: bool) -> Result<Driver, Error> {
+        let mut run = Run { rng: Random::new(self.seed), workload: self, version: self.first_version, full: false, ever_full: false };
+        let mut driver = Driver::open(disk, self.options, base)?;
+        for _ in 0..self.actions {
+            run.act(&mut driver)?;
+            if disk.crashed() {
+                return Ok(driver);
+            }
+            driver.check_errors(run.ever_full);
+        }
+        disk.set_space(None);
+        driver.settle();
+        driver.hold_reads((0..KEYS).collect());
+        driver.check_reads();
+        if closing {
+            driver.close();
+        }
+        if !disk.crashed() {
+            driver.check_errors(run.ever_full);
+        }
+        Ok(driver)
+    }
+}
+
+struct Run<'a> {
+    workload: &'a Workload,
+    rng: Random,
+    version: u32,
+    full: bool,
+    ever_full: bool,
+}
+
+impl Run<'_> {
+    fn act(&mut self, driver: &mut Driver) -> Result<(), Error> {
+        let space_one_in = self.workload.space_one_in;
+        if space_one_in > 0 && self.rng.one_in(space_one_in) {
+            self.full = !self.full;
+            self.ever_full |= self.full;
+            let left = [0, 100, 5000, 20_000][self.rng.below(4) as usize];
+            driver.disk.set_space(self.full.then_some(left));
+            return Ok(());
+        }
+        match self.rng.below(32) {
+            0..12 if driver.in_flight() < IN_FLIGHT_MAX => {
+                let group = self.group(driver);
+                driver.stage(group);
+            }
+            0..18 => driver.write_any(&mut self.rng),
+            18..25 => driver.publish(),
+            25 => driver.settle(),
+            26..28 if driver.in_flight() < IN_FLIGHT_MAX => driver.stage_sync(),
+            26..28 => {}
+            28 => driver.hold_reads((0..KEYS).filter(|_| self.rng.one_in(2)).collect()),
+            29..31 => driver.check_reads(),
+            _ => return self.reopen(driver),
+        }
+        Ok(())
+    }
+
+    fn reopen(&mut self, driver: &mut Driver) -> Result<(), Error> {
+        driver.close();
+        if driver.disk.crashed() {
+            return Ok(());
+        }
+        driver.check_errors(self.ever_full);
+        driver.reopen(self.workload.options)
+    }
+
+    fn group(&mut self, driver: &Driver) -> Vec<Batch> {
+        let batches = if self.rng.one_in(3) { 1 + self.rng.below(4) } else { 1 };
+        (0..batches).map(|_| self.batch(driver)).collect()
+    }
+
+    fn batch(&mut self, driver: &Driver) -> Batch {
+        let writes = match self.rng.below(8) {
+            0 => 0,
+            1..4 => 1,
+            _ => 1 + self.rng.below(2 * self.workload.keys),
+        };
+        let effects: Vec<Effect> = (0..writes)
+            .map(|_| {
+                self.version += 1;
+                let version = if self.rng.one_in(5) { 0 } else { self.version };
+                (self.rng.below(self.workload.keys) as usize, version)
+            })
+            .collect();
+        let reads = if self.rng.one_in(3) { (0..self.workload.keys as usize).filter(|_| self.rng.one_in(3)).collect() } else { Vec::new() };
+        let durable = self.rng.below(8) < self.workload.durable_of_8;
+        Batch::new(&driver.engine.hasher, durable, effects, reads)
+    }
+}
