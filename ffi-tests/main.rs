@@ -92,9 +92,7 @@ impl Suite {
             .include(HERE)
             .cargo_metadata(false)
             .try_get_compiler()?;
-        let words = |name: &str| -> Vec<String> {
-            env::var(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect()
-        };
+        let words = |name: &str| -> Vec<String> { env::var(name).unwrap_or_default().split_whitespace().map(str::to_owned).collect() };
         let runs = work.join(format!("run-{}", std::process::id()));
         remove_dead_runs(&work);
         fs::create_dir_all(&runs)?;
@@ -124,8 +122,7 @@ impl Suite {
             "ENOSYS" => "38".to_owned(),
             other => other.parse::<u16>()?.to_string(),
         };
-        let launcher =
-            Program { name: "deny_uring".to_owned(), sources: vec![Path::new(HERE).join("deny_uring.c")], linked: false };
+        let launcher = Program { name: "deny_uring".to_owned(), sources: vec![Path::new(HERE).join("deny_uring.c")], linked: false };
         let built = self.build(&launcher)?;
         self.wrapper.splice(0..0, [built.into_os_string(), number.into()]);
         Ok(())
@@ -181,11 +178,12 @@ impl Suite {
         command.args(["-pthread", "-ldl"]);
         let recipe = format!("{command:?}");
         let note = out.with_extension("recipe");
-        let newest = [Path::new(HERE), &Path::new(HERE).join("programs"), &Path::new(HERE).join("snippets"), &Path::new(INCLUDE).join("kvserver")]
-            .iter()
-            .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
-            .map(|entry| modified(&entry.path()))
-            .max();
+        let newest =
+            [Path::new(HERE), &Path::new(HERE).join("programs"), &Path::new(HERE).join("snippets"), &Path::new(INCLUDE).join("kvserver")]
+                .iter()
+                .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
+                .map(|entry| modified(&entry.path()))
+                .max();
         if Some(modified(&out)) > newest && fs::read_to_string(&note).is_ok_and(|old| old == recipe) {
             return Ok(out);
         }
