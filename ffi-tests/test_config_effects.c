@@ -82,9 +82,9 @@ TEST(timeout_ms_ends_what_waits_in_the_queue) {
         snprintf(name, sizeof name, "store-%d", i);
         setenv("KVBATCH_STORE", name, 1);
         config_t c = kvt_config();
-        c.timeout_ms = i ? 1000000 : 60;
-        manager_t *m = open_with(&c);
-        put_one(m, "before", "1");
+        c.timeout_ms = i ? 1000000 : 200;
+        manager_t *m = open_with(&c), *helper = open_default();
+        put_one(helper, "before", "1"); /* the chunk is there */
         disk_write.stuck = disk_sync.stuck = 1;
         batch_t *b[30];
         for (int k = 0; k < 30; k++) {
@@ -93,13 +93,14 @@ TEST(timeout_ms_ends_what_waits_in_the_queue) {
             submit(b[k]);
         }
         if (i == 0) while (manager_stats(m).failed_operations == 0) sleep_ms(2);
-        else sleep_ms(200);
+        else sleep_ms(400);
         heal(&disk_write);
         heal(&disk_sync);
         int failed = 0;
         for (int k = 0; k < 30; k++) failed += kv_async_batch_wait(b[k], FOREVER) != KV_SUCCESS;
         CHECK(i ? failed == 0 : failed > 0);
         close_manager(m);
+        close_manager(helper);
     }
 }
 

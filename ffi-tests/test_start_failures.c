@@ -126,9 +126,9 @@ TEST(a_store_that_may_not_be_made) {
 
 static void read_only_mount(void *unused) {
     UNUSED(unused);
-    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0) kvt_skip("mounting is not allowed here");
-    CHECK_EQ_INT(mount(STORE, STORE, NULL, MS_BIND, NULL), 0);
-    CHECK_EQ_INT(mount(STORE, STORE, NULL, MS_BIND | MS_REMOUNT | MS_RDONLY, NULL), 0);
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) != 0) kvt_skip("mounting is not allowed here");
+    CHECK_EQ_INT(mount(STORE, STORE, "none", MS_BIND, NULL), 0);
+    CHECK_EQ_INT(mount(STORE, STORE, "none", MS_BIND | MS_REMOUNT | MS_RDONLY, NULL), 0);
     start_fails(KV_ERR_SYS);
 }
 
@@ -276,7 +276,7 @@ static void fill_the_disk(const char *dir) {
 static void mount_small(const char *dir) {
     if (getuid() != 0) kvt_skip("needs root, to mount");
     CHECK_EQ_INT(mkdir(dir, 0755), 0);
-    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+    if (unshare(CLONE_NEWNS) != 0 || mount("none", "/", "none", MS_REC | MS_PRIVATE, NULL) != 0 ||
         mount("tmpfs", dir, "tmpfs", 0, "size=2m") != 0)
         kvt_skip("mounting is not allowed here");
 }

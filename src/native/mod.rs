@@ -12,6 +12,7 @@ mod compactor;
 mod frame;
 mod hot;
 mod index;
+mod inventory;
 mod log;
 mod manifest;
 mod options;

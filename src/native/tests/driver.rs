@@ -152,6 +152,8 @@ pub struct Driver {
     pub disk: SimDisk,
     /// Errors that calls have returned, to be looked at by whoever planned failures.
     pub errors: Vec<Error>,
+    /// The store was closed and could not be opened again.
+    pub shut: bool,
     flying: VecDeque<Flying>,
     held: Vec<Held>,
     next_batch: u64,
@@ -166,6 +168,7 @@ impl Driver {
             oracle: Oracle::new(base),
             disk: disk.clone(),
             errors: Vec::new(),
+            shut: false,
             flying: VecDeque::new(),
             held: Vec::new(),
             next_batch: 1,
@@ -187,6 +190,9 @@ impl Driver {
         let number = self.oracle.begin(effects);
         let mut turn = self.engine.turn();
         let staged = turn.stage(|| self.engine.stage(&mut commits(&mut batches)));
+        if staged.as_ref().is_err_and(|error| !error.in_doubt) {
+            self.oracle.end(number, Outcome::Never); // it got no place: the groups behind it go on without it
+        }
         self.flying.push_back(Flying { turn, group: Some(Group { number, batches, staged, written: None }) });
     }
 
@@ -204,6 +210,11 @@ impl Driver {
         if !waiting.is_empty() {
             self.write(waiting[rng.below(waiting.len() as u64) as usize]);
         }
+    }
+
+    /// Writes the group that was staged first.
+    pub fn write_first(&mut self) {
+        self.write(0);
     }
 
     /// Writes the group that was staged last.
@@ -277,6 +288,15 @@ impl Driver {
         }
     }
 
+    /// Commits one batch behind everything that is on its way.
+    pub fn commit(&mut self, durable: bool, effects: &[Effect]) -> Result<(), Error> {
+        self.settle();
+        let before = self.errors.len();
+        self.stage(vec![Batch::new(&self.engine.hasher, durable, effects.to_vec(), Vec::new())]);
+        self.settle();
+        self.errors.get(before).map_or(Ok(()), |error| Err(error.clone()))
+    }
+
     /// Publishes everything that is on its way.
     pub fn settle(&mut self) {
         while !self.flying.is_empty() {
@@ -330,11 +350,15 @@ impl Driver {
 
     /// Opens the store again, in the same process. A machine that stops meanwhile is no error.
     pub fn reopen(&mut self, options: Options) -> Result<(), Error> {
-        match open(&self.disk, options).and_then(|engine| Ok((state_of(&engine)?, engine))) {
+        let opened = open(&self.disk, options).and_then(|engine| Ok((state_of(&engine)?, engine)));
+        self.shut = opened.is_err();
+        match opened {
             Err(_) if self.disk.crashed() => Ok(()),
             Err(error) => Err(error),
             Ok((state, engine)) => {
-                self.oracle.check(&state, End::Kill).unwrap_or_else(|text| panic!("{text}"));
+                // A failed sync may have taken from the kernel what it was to keep.
+                let lost = self.errors.iter().any(|error| error.code == Code::IO);
+                self.oracle.check(&state, if lost { End::PowerCut } else { End::Kill }).unwrap_or_else(|text| panic!("{text}"));
                 (self.oracle, self.engine) = (Oracle::new(state), engine);
                 Ok(())
             }

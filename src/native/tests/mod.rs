@@ -2,6 +2,9 @@
 
 mod crash;
 mod driver;
+mod faults;
 mod found;
 mod model;
+#[cfg(feature = "planted")]
+mod planted;
 mod workload;
