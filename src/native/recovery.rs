@@ -283,7 +283,7 @@ impl Replay<'_> {
         {
             let mut end = first.before;
             for (i, found) in chain[..kept].iter().enumerate().filter(|(_, found)| found.header.chunk >= first.chunk) {
-                self.from_disk(found)?;
+                self.make_stable(found)?;
                 let mut window = Window::new(&*found.file, limit(chain, i));
                 let mut at = if found.header.chunk == first.chunk { first.at } else { CHUNK_HEADER_LEN as u64 };
                 while let Some(good) = self.next_frame(&mut window, found, at, &end)? {
@@ -297,7 +297,7 @@ impl Replay<'_> {
         }
         // A chunk that was begun and never used: its header may say where the one before it was cut.
         let Some(unused) = chain.get(kept) else { return Ok(true) };
-        self.from_disk(unused)?;
+        self.make_stable(unused)?;
         dir.sync().map_err(|e| Error::from_io(format_args!("store {}: syncing the directory failed", self.store_path), &e))?;
         let mut header = Window::new(&*unused.file, CHUNK_HEADER_LEN as u64);
         let block = header.bytes(0, CHUNK_HEADER_LEN as u64).map_err(|e| self.read_failed(unused, &e))?;
@@ -305,7 +305,7 @@ impl Replay<'_> {
     }
 
     /// Syncs a file and has the next reads come from the disk.
-    fn from_disk(&self, found: &Found) -> Result<()> {
+    fn make_stable(&self, found: &Found) -> Result<()> {
         found.file.sync().map_err(|e| {
             let file = file_name(found.header.chunk);
             Error::from_io(format_args!("store {}: syncing {file} failed", self.store_path), &e)
