@@ -1,6 +1,7 @@
 //! Tests of the engine as a whole, on a simulated disk.
 
 mod crash;
+mod damage;
 mod driver;
 mod faults;
 mod found;
