@@ -45,7 +45,7 @@ static double plain(int writing, int syncing)
         if (syncing && fdatasync(fd) != 0)
             fail(path, strerror(errno));
         if (writing)
-            latency[latencies++] = seconds() - submitted;
+            note_latency(seconds() - submitted);
     }
     double took = seconds() - begun;
     if (writing) {
@@ -143,7 +143,7 @@ static void finish(struct slot *slot, struct tally *tally)
     kv_async_batch_destroy(slot->batch);
     if (slot->failed > 0)
         fail("batch", "operations failed although wait said success");
-    latency[latencies++] = slot->completed - slot->submitted;
+    note_latency(slot->completed - slot->submitted);
     tally->right += slot->right;
     tally->absent += slot->absent;
     *slot = (struct slot){.references = slot->references};
@@ -197,13 +197,21 @@ static void close_store(kv_async_batch_manager_t *manager)
     kv_async_batch_manager_destroy(manager);
 }
 
-/* Not timed: every key is there with its value (`right`), or none is. */
-static void check_all(kv_async_batch_manager_t *manager, const char *row, size_t right)
+/* What belongs to no row's figures: filling a store, looking at what a row has left. */
+static struct tally drive_unmeasured(kv_async_batch_manager_t *manager, add_operation add)
 {
     struct tally tally;
-    size_t before = latencies;
-    drive(manager, IN_FLIGHT_MAX, add_get, &tally);
-    latencies = before;
+    double *measured = latency;
+    latency = NULL;
+    drive(manager, IN_FLIGHT_MAX, add, &tally);
+    latency = measured;
+    return tally;
+}
+
+/* `right` keys are there with their value, the others are not there at all. */
+static void check_all(kv_async_batch_manager_t *manager, const char *row, size_t right)
+{
+    struct tally tally = drive_unmeasured(manager, add_get);
     if (tally.right != right || tally.absent != opt.keys - right) {
         fprintf(stderr, "\n%s: %zu keys should be there: %zu are as stored, %zu absent\n", row, right, tally.right, tally.absent);
         fail(row, "wrong results");
@@ -249,11 +257,8 @@ static kv_async_batch_manager_t *filled;
 static kv_async_batch_manager_t *filled_store(void)
 {
     if (filled == NULL) {
-        struct tally tally;
-        size_t before = latencies;
         filled = open_store("filled", 0);
-        drive(filled, IN_FLIGHT_MAX, add_put, &tally);
-        latencies = before;
+        drive_unmeasured(filled, add_put);
     }
     return filled;
 }
@@ -364,7 +369,7 @@ static void print_table(void)
 static void run_rows(void)
 {
     size_t batches = (opt.keys + opt.batch - 1) / opt.batch;
-    latency = memory((batches + 1) * sizeof *latency);
+    latency = memory(batches * sizeof *latency);
     for (int i = 0; i < opt.runs; i++) {
         for (size_t r = 0; r < ROWS; r++) {
             if (!rows[r].wanted)

@@ -28,7 +28,7 @@ static char *missing_keys; /* as many that are never stored */
 static char *pool;         /* random bytes: the value of key i lies at 8 * i, so no two are alike */
 static size_t step;        /* coprime to opt.keys: i -> i * step visits every key once, in no order */
 static char *stores;       /* this run's directory below opt.store */
-static double *latency;    /* of the row that runs now, in seconds, one per batch */
+static double *latency;    /* of the row that runs now, in seconds, one per batch; NULL: what runs now is not measured */
 static size_t latencies;
 
 /* ---- Small tools ---- */
@@ -56,6 +56,7 @@ static void clean_up(void)
 {
     if (stores != NULL)
         remove_tree(stores);
+    rmdir(opt.store); /* stays if somebody else has something in it */
 }
 
 static void fail(const char *what, const char *why)
@@ -83,6 +84,12 @@ static void *memory(size_t bytes)
     if (p == NULL)
         fail("memory", strerror(errno));
     return p;
+}
+
+static void note_latency(double seconds_taken)
+{
+    if (latency != NULL)
+        latency[latencies++] = seconds_taken;
 }
 
 static const char *key_of(size_t i)

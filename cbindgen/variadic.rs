@@ -1,5 +1,5 @@
-// Not compiled: what cbindgen reads of `kv_set_error` and `kv_log`, whose real definitions (src/ffi/variadic.rs) are jumps
-// without arguments.
+//! Not compiled: what cbindgen reads of `kv_set_error` and `kv_log`, whose real definitions (src/ffi/variadic.rs) are jumps
+//! without arguments.
 
 /// Sets the last error of the calling thread, for programs that use the library's error functions for errors of their own.
 /// The macro KV_ERROR fills in file, line and function.
@@ -13,7 +13,15 @@
 /// All strings are copied. Outputs nothing, leaves errno alone.
 /// Threads: any; also in a child after fork().
 #[no_mangle]
-pub unsafe extern "C" fn kv_set_error(code: c_int, file: *const c_char, line: c_int, func: *const c_char, format: *const c_char, args: ...) {}
+pub extern "C" fn kv_set_error(
+    code: c_int,
+    file: *const c_char,
+    line: c_int,
+    func: *const c_char,
+    format: *const c_char,
+    args: ...
+) {
+}
 
 /// Writes a line to where kv_error_init() said: "[TIME] [LEVEL] [FILE:LINE] [FUNC] [T-ID] MESSAGE".
 /// The macros KV_LOG_DEBUG_MSG and so on fill in file, line and function.
@@ -26,4 +34,4 @@ pub unsafe extern "C" fn kv_set_error(code: c_int, file: *const c_char, line: c_
 ///
 /// Leaves errno alone. Threads: any; lines of several threads do not mix.
 #[no_mangle]
-pub unsafe extern "C" fn kv_log(level: c_int, file: *const c_char, line: c_int, func: *const c_char, format: *const c_char, args: ...) {}
+pub extern "C" fn kv_log(level: c_int, file: *const c_char, line: c_int, func: *const c_char, format: *const c_char, args: ...) {}

@@ -157,6 +157,7 @@ struct slot {
     size_t bytes;
     size_t stored_files; /* by all batches of this slot */
     uint64_t stored_bytes;
+    size_t not_stored;
 };
 
 struct loader {
@@ -171,8 +172,8 @@ static void on_stored(kv_async_batch_operation_t *op, int result, void *user_dat
     if (result == KV_SUCCESS) {
         slot->stored_files++;
         slot->stored_bytes += op->value_len;
-    } else {
-        fprintf(stderr, "NOT STORED: %.*s: %s\n", (int)op->key_len, op->key, kv_get_error_desc(result));
+    } else if (slot->not_stored++ < 3) { /* the rest will have met the same trouble; wait says what it was */
+        fprintf(stderr, "NOT STORED  %.*s: %s\n", (int)op->key_len, op->key, kv_get_error_desc(result));
     }
 }
 
@@ -319,7 +320,7 @@ static void compare(struct verifier *v, size_t i)
         v->changed++;
     } else {
         wipe_bar();
-        fprintf(stderr, "WRONG: %s: %s\n", path, v->results[i] == KV_SUCCESS ? "differs" : kv_get_error_desc(v->results[i]));
+        fprintf(stderr, "WRONG     %s: %s\n", path, v->results[i] == KV_SUCCESS ? "differs" : kv_get_error_desc(v->results[i]));
         v->wrong++;
     }
 }
@@ -379,7 +380,11 @@ static int verify_all(char *directory, size_t stored_before, struct timespec sin
 static int verify_in_second_process(char *directory, size_t stored_before, struct timespec since)
 {
     extern char **environ;
-    char count[32], sec[32], nsec[32];
+    char count[32], sec[32], nsec[32], self[4096] = "";
+    if (readlink("/proc/self/exe", self, sizeof self - 1) < 0) {
+        perror("/proc/self/exe");
+        return 1;
+    }
     snprintf(count, sizeof count, "%zu", stored_before);
     snprintf(sec, sizeof sec, "%ld", (long)since.tv_sec);
     snprintf(nsec, sizeof nsec, "%ld", since.tv_nsec);
@@ -387,7 +392,7 @@ static int verify_in_second_process(char *directory, size_t stored_before, struc
     pid_t child;
     int status = 0;
     fflush(stdout);
-    int error = posix_spawn(&child, "/proc/self/exe", NULL, NULL, args, environ);
+    int error = posix_spawn(&child, self, NULL, NULL, args, environ);
     if (error != 0) {
         fprintf(stderr, "a second process cannot be started: %s\n", strerror(error));
         return 1;

@@ -203,7 +203,7 @@ struct kv_async_batch_stats_s {
      */
     uint64_t completed_operations;
     /**
-     * Operations that failed; cancelled ones are not among them.
+     * Operations that failed or timed out; cancelled ones are not among them.
      */
     uint64_t failed_operations;
     /**
@@ -251,15 +251,15 @@ struct kv_async_batch_stats_s {
      */
     double avg_batch_size;
     /**
-     * Microseconds from submit to the end, on average.
+     * Microseconds from submit to the end of an operation, on average.
      */
     double avg_latency_us;
     /**
-     * Completed operations per second.
+     * Completed operations per second, between the first submit and the last end.
      */
     double throughput_ops_per_sec;
     /**
-     * Value bytes read and written per second, in MB.
+     * Value bytes read and written per second of the same, in units of 1000000.
      */
     double throughput_mb_per_sec;
     /**
@@ -275,7 +275,7 @@ struct kv_async_batch_stats_s {
      */
     uint32_t active_batches;
     /**
-     * Operations submitted and not ended yet.
+     * Operations submitted that nobody has begun to carry out.
      */
     uint32_t queued_operations;
 };
@@ -408,7 +408,8 @@ int kv_async_batch_config_copy(kv_async_batch_config_t *dst, const kv_async_batc
  *
  * @param config  how to work, copied; NULL: kv_async_batch_default_config().
  * @return the manager, to be given back with kv_async_batch_manager_destroy(); NULL if the configuration or KVBATCH_STORE
- *         is invalid (KV_ERR_INVALID_PARAM), or without memory (KV_ERR_MEM): the last error says what to change.
+ *         is invalid (KV_ERR_INVALID_PARAM), names an engine that is not built in (KV_ERR_NOT_SUPPORTED), or without
+ *         memory (KV_ERR_MEM): the last error says what to change.
  *
  * alloc_func and free_func must stay callable until the manager and all its batches are destroyed.
  * Threads: any.

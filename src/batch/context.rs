@@ -152,7 +152,9 @@ impl Context {
     pub fn submit(self: &Arc<Self>, complete: CompleteHook) -> Result<()> {
         let began = Instant::now();
         let mut state = self.state.lock();
-        let Some(mut work) = state.work.take().filter(|_| self.status() == Status::Pending) else {
+        // Ended batches have their work here, too: it must stay.
+        let pending = self.status() == Status::Pending;
+        let Some(mut work) = state.work.take_if(|_| pending) else {
             return Err(not_pending(self.status(), "cannot be submitted (again): create another batch"));
         };
         let lane = match self.ready_to_submit(&mut work) {

@@ -3,19 +3,24 @@
 //! The edge registers a handler that calls `mark_forked_child` in the child. The library's threads do not exist there,
 //! its locks may be held by threads that do not exist, and its files belong to the parent.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-static STARTED: AtomicBool = AtomicBool::new(false);
+static STARTS: AtomicUsize = AtomicUsize::new(0);
 static FORKED_CHILD: AtomicBool = AtomicBool::new(false);
 
-/// Notes that a manager has been started in this process.
+/// Notes that a manager is being started in this process: from here on there may be threads, files and locks.
 pub(super) fn mark_started() {
-    STARTED.store(true, Ordering::Relaxed);
+    STARTS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Notes that it could not be started after all: it has left nothing behind that a child would have to keep off.
+pub(super) fn unmark_started() {
+    STARTS.fetch_sub(1, Ordering::Relaxed);
 }
 
 /// Whether a manager was ever started in this process or, before the fork, in its parent.
 pub fn was_started() -> bool {
-    STARTED.load(Ordering::Relaxed)
+    STARTS.load(Ordering::Relaxed) > 0
 }
 
 /// Called in the child, right after `fork`; async-signal-safe.

@@ -90,6 +90,14 @@ impl Manager {
             return Ok(());
         }
         fork::mark_started();
+        let entered = self.enter_lane(&mut life);
+        if entered.is_err() {
+            fork::unmark_started();
+        }
+        entered
+    }
+
+    fn enter_lane(&self, life: &mut Life) -> Result<()> {
         let store = match life.store.take() {
             Some(store) => store,
             None => store::open(&self.url, self.settings.io_queue_depth)?,

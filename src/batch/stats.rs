@@ -71,11 +71,17 @@ pub(super) struct Tally {
     batches: u64,
     batches_completed: u64,
     batches_failed: u64,
-    ended_batches_latency_ns: u64,
-    submit_ns: u64,
-    wait_ns: u64,
+    complete_us: u64,
+    submit_us: u64,
+    wait_us: u64,
     first_submit: Option<Instant>,
     last_end: Option<Instant>,
+}
+
+/// A duration is never counted as nothing (what took 300 ns counts as 1 us), and rounded once, so that the sums of a
+/// manager and of its contexts agree.
+fn us(ns: u64) -> u64 {
+    ns.div_ceil(1000)
 }
 
 impl Tally {
@@ -86,7 +92,7 @@ impl Tally {
     pub fn submit(&mut self, operations: u64, at: Instant, took_ns: u64) {
         self.batches += 1;
         self.submitted += operations;
-        self.submit_ns += took_ns;
+        self.submit_us += us(took_ns);
         self.first_submit.get_or_insert(at);
     }
 
@@ -98,7 +104,7 @@ impl Tally {
         self.ended.bytes_read += outcome.bytes_read;
         self.ended.bytes_written += outcome.bytes_written;
         self.ended.latency_ns += outcome.latency_ns * operations;
-        self.ended_batches_latency_ns += outcome.latency_ns;
+        self.complete_us += us(outcome.latency_ns);
         if outcome.failed > 0 {
             self.batches_failed += 1;
         } else if outcome.cancelled == 0 {
@@ -113,7 +119,7 @@ impl Tally {
     }
 
     pub fn wait(&mut self, took_ns: u64) {
-        self.wait_ns += took_ns;
+        self.wait_us += us(took_ns);
     }
 
     /// What a context shows: its operations count when they are added.
@@ -127,8 +133,6 @@ impl Tally {
     }
 
     fn show(&self, total: u64) -> Stats {
-        // A duration is never shown as nothing: what took 300 ns shows as 1 us.
-        let us = |ns: u64| ns.div_ceil(1000);
         let ended = self.ended.completed + self.ended.failed + self.ended.cancelled;
         let seconds = match (self.first_submit, self.last_end) {
             (Some(first), Some(last)) => last.saturating_duration_since(first).as_secs_f64(),
@@ -146,9 +150,9 @@ impl Tally {
             bytes_read: self.ended.bytes_read,
             bytes_written: self.ended.bytes_written,
             keys_processed: self.ended.completed,
-            total_submit_time: us(self.submit_ns),
-            total_complete_time: us(self.ended_batches_latency_ns),
-            total_wait_time: us(self.wait_ns),
+            total_submit_time: self.submit_us,
+            total_complete_time: self.complete_us,
+            total_wait_time: self.wait_us,
             avg_batch_size: ratio(self.submitted as f64, self.batches as f64),
             avg_latency_us: ratio(self.ended.latency_ns as f64 / 1000.0, ended as f64),
             throughput_ops_per_sec: ratio(self.ended.completed as f64, seconds),

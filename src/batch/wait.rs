@@ -41,12 +41,20 @@ impl Context {
             if let Some(result) = self.answer(&mut state) {
                 break result;
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) && state.delivery != Delivery::Ready {
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 break Err(Error::new(Code::TIMEOUT, "the batch has not ended yet and goes on: wait again"));
             }
             state = self.bring_nearer(state, may_work, deadline);
         };
         state.waiters -= 1;
+        if state.delivery == Delivery::Ready && state.waiters == 0 {
+            // The results came while this thread lost patience: it must not be held up by callbacks now.
+            let lane = state.lane.clone();
+            drop(state);
+            if let Some(lane) = lane {
+                lane.deliveries.push(Arc::clone(self));
+            }
+        }
         result
     }
 

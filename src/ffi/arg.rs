@@ -20,8 +20,8 @@ pub fn required<T>(ptr: *const T, name: &'static str) -> Result<()> {
 
 /// The error for a NULL argument.
 #[cold]
-pub fn null(name: &'static str) -> Error {
-    Error::new(Code::NULL_POINTER, format!("{name} is NULL: pass a valid {name}"))
+fn null(name: &'static str) -> Error {
+    Error::new(Code::NULL_POINTER, format!("{name} is NULL: pass the address of one"))
 }
 
 /// A copy of the struct that `ptr` points to.

@@ -56,6 +56,7 @@ pub extern "C" fn kv_async_batch_destroy(ctx: *mut kv_async_batch_context_t) {
 ///         KV_ERR_BATCH_FULL; KV_ERR_BATCH_TOO_LARGE (past max_memory_usage); KV_ERR_MEM. A refused call changes nothing.
 ///
 /// key and value are the caller's again when this returns. Threads: any, several may add to one batch.
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_put(
     ctx: *mut kv_async_batch_context_t,
@@ -67,10 +68,10 @@ pub unsafe extern "C" fn kv_async_batch_put(
     user_data: *mut c_void,
 ) -> c_int {
     guard::code(c"kv_async_batch_put", || {
-        arg::required(ctx, "ctx")?;
+        let context = handle::context(ctx)?;
         // SAFETY: the caller's promise (see `arg`), for both.
         let (key, value) = unsafe { (arg::key(key, key_len)?, arg::value(value, value_len)?) };
-        handle::context(ctx)?.add(OpKind::Put, key, value, hook(callback, user_data, 0, 0))
+        context.add(OpKind::Put, key, value, hook(callback, user_data, 0, 0))
     })
 }
 
@@ -96,6 +97,7 @@ pub unsafe extern "C" fn kv_async_batch_put(
 /// op->value in the callback.
 ///
 /// Threads: any, several may add to one batch.
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_get(
     ctx: *mut kv_async_batch_context_t,
@@ -107,11 +109,11 @@ pub unsafe extern "C" fn kv_async_batch_get(
     user_data: *mut c_void,
 ) -> c_int {
     guard::code(c"kv_async_batch_get", || {
-        arg::required(ctx, "ctx")?;
+        let context = handle::context(ctx)?;
         // SAFETY: the caller's promise (see `arg`).
         let key = unsafe { arg::key(key, key_len) }?;
         let hook = hook(callback, user_data, value.expose_provenance(), value_len.expose_provenance());
-        handle::context(ctx)?.add(OpKind::Get, key, &[], hook)
+        context.add(OpKind::Get, key, &[], hook)
     })
 }
 
@@ -125,6 +127,7 @@ pub unsafe extern "C" fn kv_async_batch_get(
 /// @return as kv_async_batch_put().
 ///
 /// Threads: any, several may add to one batch.
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_delete(
     ctx: *mut kv_async_batch_context_t,
@@ -134,10 +137,10 @@ pub unsafe extern "C" fn kv_async_batch_delete(
     user_data: *mut c_void,
 ) -> c_int {
     guard::code(c"kv_async_batch_delete", || {
-        arg::required(ctx, "ctx")?;
+        let context = handle::context(ctx)?;
         // SAFETY: the caller's promise (see `arg`).
         let key = unsafe { arg::key(key, key_len) }?;
-        handle::context(ctx)?.add(OpKind::Delete, key, &[], hook(callback, user_data, 0, 0))
+        context.add(OpKind::Delete, key, &[], hook(callback, user_data, 0, 0))
     })
 }
 

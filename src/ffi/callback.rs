@@ -99,8 +99,10 @@ mod tests {
         batch: (usize, usize, usize),
     }
 
+    /// # Safety
+    /// For the tests below, which pass a `Seen`, and strings that end with a NUL.
     unsafe extern "C" fn on_operation(op: *mut kv_async_batch_operation_s, result: c_int, user_data: *mut c_void) {
-        // SAFETY: called by the tests below, with a `Seen`; strings end with a NUL there.
+        // SAFETY: as promised.
         unsafe {
             let (op, seen) = (&*op, &mut *user_data.cast::<Seen>());
             assert_eq!(op.user_data, user_data);
@@ -111,8 +113,10 @@ mod tests {
         }
     }
 
+    /// # Safety
+    /// As above.
     unsafe extern "C" fn on_batch(ctx: *mut kv_async_batch_context_t, completed: size_t, failed: size_t, user_data: *mut c_void) {
-        // SAFETY: called by the tests below, with a `Seen`.
+        // SAFETY: as promised.
         unsafe { (*user_data.cast::<Seen>()).batch = (ctx.addr(), completed, failed) };
     }
 

@@ -29,6 +29,7 @@ pub extern "C" fn kv_async_batch_default_config() -> kv_async_batch_config_t {
 ///         error names it.
 ///
 /// Threads: any; also in a child after fork().
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_config_validate(config: *const kv_async_batch_config_t) -> c_int {
     guard::pure_code(c"kv_async_batch_config_validate", || {
@@ -45,6 +46,7 @@ pub unsafe extern "C" fn kv_async_batch_config_validate(config: *const kv_async_
 /// @return KV_SUCCESS; KV_ERR_NULL_POINTER if one of them is NULL, and then nothing is written.
 ///
 /// Threads: any; also in a child after fork().
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_config_copy(dst: *mut kv_async_batch_config_t, src: *const kv_async_batch_config_t) -> c_int {
     guard::pure_code(c"kv_async_batch_config_copy", || {

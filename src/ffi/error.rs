@@ -27,6 +27,7 @@ pub static mut g_error_ctx: kv_error_ctx_t =
 /// @return KV_SUCCESS; KV_ERR_FILE if the file cannot be opened, and then nothing has changed.
 ///
 /// Threads: any. May be called again; the file that was opened before is closed.
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_error_init(level: c_int, log_file: *const c_char, to_stdout: c_int) -> c_int {
     guard::pure(KV_ERR_FILE, || {
@@ -105,6 +106,7 @@ pub extern "C" fn kv_get_error_desc(code: c_int) -> *const c_char {
 /// @param n      size of buf, in bytes. 0: nothing happens. What does not fit is cut.
 ///
 /// Threads: any.
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_format_error(error: *const kv_error_t, buf: *mut c_char, n: usize) {
     guard::pure((), || {
@@ -127,6 +129,7 @@ pub unsafe extern "C" fn kv_format_error(error: *const kv_error_t, buf: *mut c_c
 /// @param error  what to write; the caller's or kv_get_last_error(). NULL: nothing happens.
 ///
 /// Threads: any.
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_print_error(error: *const kv_error_t) {
     guard::pure((), || {
@@ -149,6 +152,7 @@ thread_local! {
 }
 const _: () = assert!(!std::mem::needs_drop::<UnsafeCell<kv_error_s>>());
 
+// SAFETY: libc's, set up before any of our code runs.
 unsafe extern "C" {
     static stdout: *mut FILE;
     static stderr: *mut FILE;
@@ -281,4 +285,92 @@ pub(super) fn install() {
 pub(super) fn after_fork_in_child() {
     MIRROR_BUSY.store(false, Ordering::Relaxed);
     WRITERS.store(0, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::CString;
+    use std::os::unix::ffi::OsStrExt;
+
+    fn last() -> kv_error_s {
+        // SAFETY: always valid in its own thread.
+        unsafe { *kv_get_last_error() }
+    }
+
+    fn init(level: c_int, path: &std::path::Path) -> c_int {
+        let path = CString::new(path.as_os_str().as_bytes()).unwrap();
+        // SAFETY: a C string.
+        unsafe { kv_error_init(level, path.as_ptr(), 0) }
+    }
+
+    #[test]
+    fn each_thread_has_its_own() {
+        kv_clear_error();
+        std::thread::spawn(|| {
+            set(Code::BUSY, "a.rs", 7, c"f", "there");
+            assert_eq!((last().code, last().line), (Code::BUSY.0, 7));
+        })
+        .join()
+        .unwrap();
+        assert_eq!(last().code, 0);
+        set(Code::LOCK, "a.rs", 7, c"f", "here");
+        assert!(last().timestamp > 0);
+        kv_clear_error();
+        assert_eq!((last().code, last().message[0]), (0, 0));
+    }
+
+    #[test]
+    fn lines_go_where_they_were_sent_and_nowhere_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let (first, second) = (dir.path().join("first"), dir.path().join("second"));
+        let log = |level, message: &str| log_line(level, b"a.c", 1, b"f", message.as_bytes());
+        log(4, "too early");
+        assert_eq!(init(2, &first), KV_SUCCESS);
+        log(1, "left out");
+        log(2, "one");
+        crate::base::log::write(Level::Error, "f", "of the library");
+        assert_eq!(init(0, &second), KV_SUCCESS);
+        log(0, "two");
+        let nowhere = dir.path().join("missing/file");
+        assert_eq!(init(0, &nowhere), KV_ERR_FILE);
+        assert_eq!(last().code, Code::FILE.0);
+        log(0, "still the second");
+        // SAFETY: NULL is allowed.
+        assert_eq!(unsafe { kv_error_init(0, ptr::null(), 0) }, KV_SUCCESS);
+        log(4, "nowhere again");
+        // Other tests of this process may log meanwhile.
+        let ours = |line: &&str| line.contains("[a.c:1]") || line.ends_with("of the library");
+        let message = |line: &str| line.rsplit("] ").next().unwrap().to_owned();
+        let lines = |path| std::fs::read_to_string(path).unwrap().lines().filter(ours).map(message).collect::<Vec<_>>();
+        assert_eq!(lines(first), ["one", "of the library"]);
+        assert_eq!(lines(second), ["two", "still the second"]);
+        assert!(OPENED_HERE.load(Ordering::Relaxed).is_null());
+    }
+
+    #[test]
+    fn formatting_keeps_to_the_buffer() {
+        let mut error = NO_ERROR;
+        error.code = 27;
+        let mut buffer = [b'x' as c_char; 20];
+        // SAFETY: ten bytes of twenty; then NULL and nothing.
+        unsafe {
+            kv_format_error(&error, buffer.as_mut_ptr(), 10);
+            kv_format_error(&error, ptr::null_mut(), 10);
+            kv_format_error(&error, buffer.as_mut_ptr().add(15), 0);
+        }
+        assert_eq!(buffer[..10].iter().map(|c| *c as u8).collect::<Vec<_>>(), b"Error 27 \0");
+        assert_eq!(buffer[10..], [b'x' as c_char; 10]);
+        // SAFETY: one byte.
+        unsafe { kv_format_error(ptr::null(), buffer.as_mut_ptr(), 1) };
+        assert_eq!(buffer[0], 0);
+    }
+
+    #[test]
+    fn names_and_texts_are_those_of_the_table() {
+        // SAFETY: never NULL, static.
+        let text = |text| unsafe { CStr::from_ptr(text) }.to_str().unwrap();
+        assert_eq!((text(kv_get_error_name(0)), text(kv_get_error_name(27))), ("KV_ERR_NONE", "KV_ERR_BATCH_FULL"));
+        assert_eq!((text(kv_get_error_name(-1)), text(kv_get_error_desc(99))), ("UNKNOWN_ERROR", "Unknown error"));
+    }
 }

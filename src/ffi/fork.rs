@@ -15,6 +15,7 @@ pub fn watch() -> Result<()> {
     let mut watching = WATCHING.lock();
     if !*watching {
         type Handler = Option<unsafe extern "C" fn()>;
+        // SAFETY: libc's, with this signature.
         unsafe extern "C" {
             fn pthread_atfork(prepare: Handler, parent: Handler, child: Handler) -> c_int;
         }
@@ -29,6 +30,9 @@ pub fn watch() -> Result<()> {
 
 /// Runs in a child, in the one thread there is, while locks may be held by threads that are not. Async-signal-safe:
 /// nothing but atomics and close(2).
+///
+/// # Safety
+/// To be called by fork alone, in the child.
 unsafe extern "C" fn in_child() {
     error::after_fork_in_child();
     // A process whose managers never started holds nothing: its children may start theirs.

@@ -23,10 +23,7 @@ pub fn code(func: &'static CStr, body: impl FnOnce() -> Result<()>) -> c_int {
 /// An export that returns a handle: NULL if it fails.
 #[track_caller]
 pub fn handle<T>(func: &'static CStr, body: impl FnOnce() -> Result<*mut T>) -> *mut T {
-    run(|| allowed().and_then(|()| body())).unwrap_or_else(|error| {
-        fail(func, &error);
-        ptr::null_mut()
-    })
+    value(func, ptr::null_mut(), body)
 }
 
 /// An export that looks at nothing but its arguments and returns a code: works in a forked child, too.
@@ -41,10 +38,13 @@ pub fn pure_code(func: &'static CStr, body: impl FnOnce() -> Result<()>) -> c_in
 /// An export that returns something else; `on_failure` stands for it when there is an error.
 #[track_caller]
 pub fn value<R>(func: &'static CStr, on_failure: R, body: impl FnOnce() -> Result<R>) -> R {
-    run(|| allowed().and_then(|()| body())).unwrap_or_else(|error| {
-        fail(func, &error);
-        on_failure
-    })
+    match run(|| allowed().and_then(|()| body())) {
+        Ok(value) => value,
+        Err(error) => {
+            fail(func, &error);
+            on_failure
+        }
+    }
 }
 
 /// An export that gives something back: returns nothing, and does its part of the work in a forked child, too.

@@ -8,7 +8,6 @@
 //! Called by every export that takes a handle: a look-up is two atomic additions. The token's top bits make an address
 //! that no program has, the low four are 0, as those of an address from malloc.
 
-use super::arg;
 use super::types::{kv_async_batch_context_t, kv_async_batch_manager_t};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
@@ -170,7 +169,8 @@ impl<T: Send + Sync> Table<T> {
     #[cold]
     fn refusal(&'static self, token: usize, name: &'static str, maker: &'static str) -> Error {
         if token == 0 {
-            return arg::null(name);
+            let text = format!("{name} is NULL: pass what {maker} returned (if that was NULL, the last error said why)");
+            return Error::new(Code::NULL_POINTER, text);
         }
         let kind = token >> KIND_SHIFT;
         let why = if kind != self.kind && (kind == MANAGERS.kind || kind == CONTEXTS.kind) {

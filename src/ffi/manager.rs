@@ -13,10 +13,12 @@ use libc::{c_char, c_int};
 ///
 /// @param config  how to work, copied; NULL: kv_async_batch_default_config().
 /// @return the manager, to be given back with kv_async_batch_manager_destroy(); NULL if the configuration or KVBATCH_STORE
-///         is invalid (KV_ERR_INVALID_PARAM), or without memory (KV_ERR_MEM): the last error says what to change.
+///         is invalid (KV_ERR_INVALID_PARAM), names an engine that is not built in (KV_ERR_NOT_SUPPORTED), or without
+///         memory (KV_ERR_MEM): the last error says what to change.
 ///
 /// alloc_func and free_func must stay callable until the manager and all its batches are destroyed.
 /// Threads: any.
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_manager_create(config: *const kv_async_batch_config_t) -> *mut kv_async_batch_manager_t {
     guard::quiet_panics();
@@ -95,15 +97,16 @@ pub extern "C" fn kv_async_batch_manager_stop(manager: *mut kv_async_batch_manag
 /// @return KV_SUCCESS; KV_ERR_NULL_POINTER; KV_ERR_INVALID_PARAM for an invalid handle.
 ///
 /// Threads: any.
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_manager_get_stats(
     manager: *const kv_async_batch_manager_t,
     stats: *mut kv_async_batch_stats_t,
 ) -> c_int {
     guard::code(c"kv_async_batch_manager_get_stats", || {
-        arg::required(manager, "manager")?;
+        let manager = handle::manager(manager)?;
         arg::required(stats, "stats")?;
-        let figures = stats::to_c(&handle::manager(manager)?.stats());
+        let figures = stats::to_c(&manager.stats());
         // SAFETY: the caller's promise (see `arg`).
         unsafe { arg::write(stats, figures, "stats") }
     })
@@ -112,6 +115,7 @@ pub unsafe extern "C" fn kv_async_batch_manager_get_stats(
 /// What KVBATCH_STORE says, or the default. In a program that runs with more rights than its caller has, the caller's
 /// environment has no say.
 fn store_url() -> Vec<u8> {
+    // SAFETY: libc's, with this signature.
     unsafe extern "C" {
         fn secure_getenv(name: *const c_char) -> *mut c_char;
     }

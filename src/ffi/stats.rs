@@ -17,12 +17,13 @@ use std::fmt::Write;
 /// @return KV_SUCCESS; KV_ERR_NULL_POINTER; KV_ERR_INVALID_PARAM for an invalid handle.
 ///
 /// Threads: any.
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_get_stats(ctx: *const kv_async_batch_context_t, stats: *mut kv_async_batch_stats_t) -> c_int {
     guard::code(c"kv_async_batch_get_stats", || {
-        arg::required(ctx, "ctx")?;
+        let context = handle::context(ctx)?;
         arg::required(stats, "stats")?;
-        let figures = to_c(&handle::context(ctx)?.stats());
+        let figures = to_c(&context.stats());
         // SAFETY: the caller's promise (see `arg`).
         unsafe { arg::write(stats, figures, "stats") }
     })
@@ -50,6 +51,7 @@ pub extern "C" fn kv_async_batch_reset_stats(ctx: *mut kv_async_batch_context_t)
 ///         took less than all.
 ///
 /// Threads: any.
+// SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_print_stats(ctx: *const kv_async_batch_context_t, file: *mut FILE) -> c_int {
     guard::code(c"kv_async_batch_print_stats", || {

@@ -159,7 +159,7 @@ pub struct kv_async_batch_stats_s {
     pub total_operations: u64,
     /// Operations that completed; a GET that found nothing is one of them.
     pub completed_operations: u64,
-    /// Operations that failed; cancelled ones are not among them.
+    /// Operations that failed or timed out; cancelled ones are not among them.
     pub failed_operations: u64,
     /// Operations that were cancelled.
     pub cancelled_operations: u64,
@@ -183,11 +183,11 @@ pub struct kv_async_batch_stats_s {
     pub total_wait_time: u64,
     /// Operations per batch, on average.
     pub avg_batch_size: f64,
-    /// Microseconds from submit to the end, on average.
+    /// Microseconds from submit to the end of an operation, on average.
     pub avg_latency_us: f64,
-    /// Completed operations per second.
+    /// Completed operations per second, between the first submit and the last end.
     pub throughput_ops_per_sec: f64,
-    /// Value bytes read and written per second, in MB.
+    /// Value bytes read and written per second of the same, in units of 1000000.
     pub throughput_mb_per_sec: f64,
     /// Most bytes held at any time.
     pub peak_memory_usage: size_t,
@@ -195,7 +195,7 @@ pub struct kv_async_batch_stats_s {
     pub current_memory_usage: size_t,
     /// Batches in flight now.
     pub active_batches: u32,
-    /// Operations submitted and not ended yet.
+    /// Operations submitted that nobody has begun to carry out.
     pub queued_operations: u32,
 }
 /// See struct kv_async_batch_stats_s.

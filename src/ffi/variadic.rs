@@ -11,12 +11,14 @@ use libc::{c_char, c_int};
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 compile_error!("kv_set_error and kv_log need a jump instruction for this CPU: add one in src/ffi/variadic.rs");
 
+// SAFETY: defined in variadic.c; never called from here, only jumped to.
 unsafe extern "C" {
     fn kvb_shim_set_error();
     fn kvb_shim_log();
 }
 
 /// Documented in `cbindgen/variadic.rs`, from where the header has it.
+// SAFETY: left to the caller, as `arg` says; the jump leaves everything as it is.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_set_error() {
@@ -27,6 +29,7 @@ pub unsafe extern "C" fn kv_set_error() {
 }
 
 /// Documented in `cbindgen/variadic.rs`, from where the header has it.
+// SAFETY: left to the caller, as `arg` says; the jump leaves everything as it is.
 #[unsafe(naked)]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_log() {
@@ -62,11 +65,15 @@ hidden!("kvb_rs_set_error", set_error);
 hidden!("kvb_rs_log", log);
 hidden!("kvb_rs_log_wanted", log_wanted);
 
+/// # Safety
+/// Strings or NULL.
 unsafe extern "C" fn set_error(code: c_int, file: *const c_char, line: c_int, func: *const c_char, message: *const c_char) {
     // SAFETY: strings or NULL, by the promise that `kv_set_error` asks for.
     guard::pure((), || unsafe { error::record(code, bytes(file), line, bytes(func), bytes(message)) });
 }
 
+/// # Safety
+/// Strings or NULL.
 unsafe extern "C" fn log(level: c_int, file: *const c_char, line: c_int, func: *const c_char, message: *const c_char) {
     // SAFETY: strings or NULL, by the promise that `kv_log` asks for.
     guard::pure((), || unsafe { error::log_line(level, bytes(file), line, bytes(func), bytes(message)) });

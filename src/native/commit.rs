@@ -45,6 +45,13 @@ impl Drop for Staged {
     }
 }
 
+impl Staged {
+    /// Whether a failed write may be tried again: not if it was synchronous, for then it may have been a failed sync.
+    pub(super) fn may_write_again(&self) -> bool {
+        self.frame.as_ref().is_some_and(|frame| frame.place.sync != SyncWay::ByWrite)
+    }
+}
+
 fn all_ops<'a>(group: &'a [Commit<'_>]) -> impl Iterator<Item = &'a WriteOp> {
     group.iter().flat_map(|member| member.writes.ops)
 }
@@ -93,6 +100,7 @@ impl NativeEngine {
             runs_of(member, |run| pieces.push(IoSlice::new(run)));
         }
         if let Some(hot) = hot {
+            hot.rewind(); // in case this is another try
             for piece in &pieces {
                 hot.push(piece);
             }
@@ -121,7 +129,7 @@ impl NativeEngine {
             self.index.write().unreserve(&mut puts(group));
             return Err(error);
         }
-        let frame_len = self.apply(group, slot, first_record);
+        let frame_len = head.len() as u64 + self.apply(group, slot, first_record);
         self.counters.keys.store(self.index.read().len() as u64, Ordering::Relaxed);
         add(&self.counters.groups, 1);
         add(&self.counters.batches, group.len() as u64);
@@ -129,7 +137,7 @@ impl NativeEngine {
         Ok(())
     }
 
-    /// Reads are resolved before the writes of their own batch, writes replace what was there. Returns the frame's end.
+    /// Reads are resolved before the writes of their own batch, writes replace what was there. Returns the bytes of the records.
     fn apply(&self, group: &mut [Commit<'_>], slot: u32, first_record: u64) -> u64 {
         let view = self.chunks.view();
         let mut offset = first_record;

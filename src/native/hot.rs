@@ -94,6 +94,11 @@ impl Drop for HotChunk {
 }
 
 impl HotRange {
+    /// Fills from the start again.
+    pub fn rewind(&mut self) {
+        self.filled = 0;
+    }
+
     /// Fills the next bytes of the range; what does not fit is left out.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {

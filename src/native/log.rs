@@ -239,7 +239,8 @@ impl Log {
         if let Some(poison) = &state.poison {
             return poison.clone().in_doubt();
         }
-        if failed.code != Code::DISK_FULL {
+        // For want of space or memory nothing is broken; anything else may mean that the file is.
+        if failed.code != Code::DISK_FULL && !failed.transient {
             let poison = poisoned(&failed.message);
             state.poison = Some(poison.clone());
             return poison.in_doubt();
@@ -251,6 +252,9 @@ impl Log {
             state.generation += 1;
             state.end = place.before;
             state.active = None;
+            for (_, last) in &mut state.unsynced {
+                *last = (*last).min(place.before.last_seq);
+            }
         }
         if place.sync == SyncWay::ByWrite || place.lacks_only_zeros { failed.in_doubt() } else { failed }
     }

@@ -122,7 +122,12 @@ impl Engine for NativeEngine {
                 }
             }
         })?;
-        let written = self.write(&mut staged, group);
+        let written = loop {
+            match self.write(&mut staged, group) {
+                Err(error) if staged.may_write_again() && retry(&Error::from_io("writing to the log", &error)) => {}
+                result => break result,
+            }
+        };
         turn.publish(|| self.publish(staged, written, group))
     }
 

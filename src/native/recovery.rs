@@ -246,7 +246,8 @@ impl Replay<'_> {
             return Err(Error::new(
                 Code::CORRUPTED,
                 format!(
-                    "store {}: {file} is damaged at byte {at}: records {} to {proven} were on stable storage and cannot be read; restore the store from a backup",
+                    "store {}: {file} is damaged at byte {at}: records {} to {proven} were on stable storage and cannot be \
+                     read; restore the store from a backup",
                     self.store_path,
                     good_until + 1
                 ),
