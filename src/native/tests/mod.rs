@@ -8,4 +8,5 @@ mod found;
 mod model;
 #[cfg(feature = "planted")]
 mod planted;
+mod property;
 mod workload;
