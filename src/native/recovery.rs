@@ -28,6 +28,9 @@ use std::collections::VecDeque;
 /// Times that recovery begins anew because the disk holds something else than the kernel had shown.
 const LOOKS_MAX: u32 = 3;
 
+/// Highest number of a chunk or record to go on from.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
 /// A chunk file with a good header.
 struct Found {
     header: ChunkHeader,
@@ -87,7 +90,8 @@ pub fn recover(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut 
 fn look(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut Index, chunks: &Chunks) -> Result<Option<LogStart>> {
     let mut inventory = take_inventory(dir, store_path)?;
     inventory.found.sort_by_key(|found| found.header.chunk);
-    let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0) + 1;
+    let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0).saturating_add(1);
+    check_number(inventory.highest_id, || file_name(inventory.highest_id), store_path)?;
     let next_chunk = inventory.highest_id + 1;
     let Some(newest) = inventory.found.last() else {
         let mut store = [0; 16];
@@ -106,8 +110,18 @@ fn look(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut Index, 
     if !replay.is_durable(dir, &chain, kept)? {
         return Ok(None);
     }
+    check_number(replay.end.last_seq, || format!("record {}", replay.end.last_seq), store_path)?;
     leftovers.extend(chain[kept..].iter().map(|found| file_name(found.header.chunk)));
     Ok(Some(LogStart { store, epoch, next_chunk, end: replay.end, leftovers }))
+}
+
+/// Numbers only rise. What stands in a file may be anything, and must leave room for all that can ever be written.
+fn check_number(number: u64, what: impl Fn() -> String, store_path: &str) -> Result<()> {
+    if number <= NUMBER_MAX {
+        return Ok(());
+    }
+    let text = format!("store {store_path}: {} has a number that no store comes to: take it away or restore a backup", what());
+    Err(Error::new(Code::NO_SPACE, text))
 }
 
 fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {

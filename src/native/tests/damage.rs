@@ -10,7 +10,7 @@ use crate::base::error::Error;
 use crate::base::random::Random;
 use crate::io::sim::{Faults, SimDisk};
 use crate::native::Options;
-use crate::native::frame::CHUNK_HEADER_LEN;
+use crate::native::frame::{CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, FrameHeader, FrameKind};
 
 const OPTIONS: Options = Options { chunk_bytes: 13 << 10, hot_log_bytes: 0 };
 const FIRST: &str = "chunk-0000000000000001.kvb";
@@ -266,4 +266,63 @@ fn a_newer_format_is_not_guessed_at() {
         let error = look(&store, &disk).unwrap_err();
         assert!(error.code == Code::NOT_SUPPORTED && error.message.contains(SECOND) && error.message.contains("newer"), "{error}");
     }
+}
+
+/// Fields that no writer would write, under checksums that are right: refused or harmless, never a panic.
+#[test]
+fn absurd_fields_do_no_harm() {
+    let store = store(false);
+    let absurd = [0, 1, 2, 4096, 1 << 20, u64::MAX / 2, u64::MAX - 1, u64::MAX];
+    for name in [FIRST, SECOND, THIRD] {
+        let good = store.disk.read_raw(name).unwrap();
+        let salt = ChunkHeader::decode(&good).unwrap().salt();
+        let try_with = |change: &dyn Fn(&mut Vec<u8>)| {
+            let disk = store.disk.twin();
+            let mut bytes = good.clone();
+            change(&mut bytes);
+            assert!(disk.write_raw(name, &bytes));
+            match open(&disk, OPTIONS) {
+                Ok(engine) => {
+                    // What it lies about is where the log goes on; that must not end in a panic either.
+                    let state = state_of(&engine).expect("what is opened is good");
+                    assert!(store.states.contains(&state));
+                    drop(engine);
+                    let mut driver = Driver::open(&disk, OPTIONS, state).unwrap();
+                    let _ = driver.commit(true, &[(0, 1)]);
+                    driver.close();
+                }
+                Err(error) => assert!([Code::CORRUPTED, Code::CONFIG, Code::NO_SPACE].contains(&error.code), "{error}"),
+            }
+        };
+        for field in (24..104).step_by(8) {
+            for value in absurd {
+                try_with(&|bytes| {
+                    bytes[field..field + 8].copy_from_slice(&value.to_le_bytes());
+                    let sum = crc::crc32c(&bytes[..CHUNK_HEADER_LEN - 4]);
+                    bytes[CHUNK_HEADER_LEN - 4..CHUNK_HEADER_LEN].copy_from_slice(&sum.to_le_bytes());
+                });
+            }
+        }
+        let frames = (CHUNK_HEADER_LEN..good.len()).step_by(8);
+        for (at, frame) in frames.filter_map(|at| Some((at, FrameHeader::decode(&good[at..], salt, at as u64)?))) {
+            for value in absurd {
+                for changed in [
+                    FrameHeader { first_seq: value, ..frame },
+                    FrameHeader { watermark: value, ..frame },
+                    FrameHeader { payload_len: value, ..frame },
+                    FrameHeader { records: value as u32, ..frame },
+                    FrameHeader { batches: value as u32, ..frame },
+                    FrameHeader { digest_before: value, ..frame },
+                    FrameHeader { digest: value, ..frame },
+                    FrameHeader { kind: FrameKind::Beat, ..frame },
+                    FrameHeader { kind: FrameKind::Close, records: 0, payload_len: 0, batches: 0, first_seq: value, ..frame },
+                ] {
+                    try_with(&|bytes| bytes[at..at + FRAME_HEADER_LEN].copy_from_slice(&changed.encode(salt, at as u64)));
+                }
+            }
+        }
+    }
+    let disk = store.disk.twin();
+    assert!(disk.write_raw("chunk-ffffffffffffffff.kvb", b""));
+    assert_eq!(look(&store, &disk).unwrap_err().code, Code::NO_SPACE);
 }
