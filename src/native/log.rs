@@ -165,12 +165,10 @@ impl Log {
             let start = start_of(active, state.fresh_block);
             start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
         });
-        if !fits {
-            if let Err(error) = self.begin_chunk(&mut state, chunks, counters) {
-                // The file may be there all the same, and its header says that the old chunk ends where it ends now.
-                state.active = None;
-                return Err(error);
-            }
+        if !fits && let Err(error) = self.begin_chunk(&mut state, chunks, counters) {
+            // The file may be there all the same, and its header says that the old chunk ends where it ends now.
+            state.active = None;
+            return Err(error);
         }
         state.unsynced.try_reserve(1).map_err(|_| Error::no_memory("no memory for the log's tables: free memory"))?;
         let fresh = state.fresh_block;

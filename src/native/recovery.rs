@@ -30,6 +30,9 @@ use std::collections::VecDeque;
 /// Times that recovery begins anew because the disk holds something else than the kernel had shown.
 const LOOKS_MAX: u32 = 3;
 
+/// Highest number of a chunk or record to go on from.
+const NUMBER_MAX: u64 = u64::MAX / 2;
+
 /// A frame that is good in itself, and the next one behind a given end of the log.
 struct Good {
     header: FrameHeader,
@@ -74,9 +77,10 @@ pub fn recover(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut 
 fn look(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut Index, chunks: &Chunks) -> Result<Option<LogStart>> {
     let mut inventory = take_inventory(dir, store_path)?;
     inventory.found.sort_by_key(|found| found.header.chunk);
-    let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0) + 1;
+    let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0).saturating_add(1);
+    check_number(inventory.highest_id, || file_name(inventory.highest_id), store_path)?;
     let next_chunk = inventory.highest_id + 1;
-    let next_manifest = inventory.manifests.iter().max().copied().unwrap_or(0) + 1;
+    let next_manifest = inventory.manifests.iter().max().copied().unwrap_or(0).saturating_add(1);
     let Some(newest) = inventory.found.last() else {
         if !inventory.manifests.is_empty() {
             return Err(missing(store_path, "all chunk files are"));
@@ -99,15 +103,25 @@ fn look(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut Index, 
     if !replay.is_durable(dir, &chain, kept)? {
         return Ok(None);
     }
+    check_number(replay.end.last_seq, || format!("record {}", replay.end.last_seq), store_path)?;
     leftovers.extend(chain[kept..].iter().map(|found| file_name(found.header.chunk)));
     for chunk in chunks.by_age().iter().filter(|chunk| chunk.id > replay.end.chunk) {
         chunks.remove(chunk)?;
     }
     // Also numbers of chunks that left no file are not used again: the manifest speaks for them.
-    let next_chunk = next_chunk.max(manifest.as_ref().map_or(0, |manifest| manifest.covers) + 1);
+    let next_chunk = next_chunk.max(manifest.as_ref().map_or(0, |manifest| manifest.covers.saturating_add(1)));
     let (end, manifest) = (replay.end, manifest.map(|manifest| manifest.number));
     leftovers.extend(manifests.into_iter().filter(|number| Some(*number) != manifest).map(manifest::file_name));
     Ok(Some(LogStart { store, epoch, next_chunk, end, leftovers, next_manifest, manifest }))
+}
+
+/// Numbers only rise. What stands in a file may be anything, and must leave room for all that can ever be written.
+fn check_number(number: u64, what: impl Fn() -> String, store_path: &str) -> Result<()> {
+    if number <= NUMBER_MAX {
+        return Ok(());
+    }
+    let text = format!("store {store_path}: {} has a number that no store comes to: take it away or restore a backup", what());
+    Err(Error::new(Code::NO_SPACE, text))
 }
 
 impl Replay<'_> {
@@ -195,7 +209,7 @@ impl Replay<'_> {
         {
             let mut end = first.before;
             for (i, found) in chain[..kept].iter().enumerate().filter(|(_, found)| found.header.chunk >= first.chunk) {
-                self.from_disk(found)?;
+                self.make_stable(found)?;
                 let mut window = Window::new(&*found.file, limit(chain, i));
                 if found.header.chunk != first.chunk && !follows(chain, i) {
                     end = found.header.before;
@@ -212,7 +226,7 @@ impl Replay<'_> {
         }
         // A chunk that was begun and never used: its header may say where the one before it was cut.
         let Some(unused) = chain.get(kept) else { return Ok(true) };
-        self.from_disk(unused)?;
+        self.make_stable(unused)?;
         dir.sync().map_err(|e| Error::from_io(format_args!("store {}: syncing the directory failed", self.store_path), &e))?;
         let mut header = Window::new(&*unused.file, CHUNK_HEADER_LEN as u64);
         let block = header.bytes(0, CHUNK_HEADER_LEN as u64).map_err(|e| self.read_failed(unused, &e))?;
@@ -220,7 +234,7 @@ impl Replay<'_> {
     }
 
     /// Syncs a file and has the next reads come from the disk.
-    fn from_disk(&self, found: &Found) -> Result<()> {
+    fn make_stable(&self, found: &Found) -> Result<()> {
         found.file.sync().map_err(|e| {
             let file = file_name(found.header.chunk);
             Error::from_io(format_args!("store {}: syncing {file} failed", self.store_path), &e)

@@ -18,7 +18,7 @@ use std::io;
 use std::path::Path;
 
 /// The hints of all reads here: the simulated disk has but one way.
-const HINTS: ReadHints = ReadHints { depth: 8, sort: true, prefetch: true, polling: false };
+pub const HINTS: ReadHints = ReadHints { depth: 8, sort: true, prefetch: true, polling: false };
 
 /// Opens the store on `disk`.
 pub fn open(disk: &SimDisk, options: Options) -> Result<Arc<NativeEngine>, Error> {

@@ -89,7 +89,7 @@ impl Plan {
         exploration.images_of(&disk, &driver.oracle, end, 1);
         let image = Image { disk: disk.kill_image(), oracle: driver.oracle.clone(), end, depth: 1 };
         let state = exploration.look(&image);
-        exploration.go_on(&image, state, self.nth % 8 == 0);
+        exploration.go_on(&image, state, self.nth.is_multiple_of(8));
         if !driver.shut {
             driver.close();
             exploration.images_of(&disk, &driver.oracle, end, 2);
