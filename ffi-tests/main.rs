@@ -22,6 +22,7 @@ type Result<T> = std::result::Result<T, Box<dyn error::Error + Send + Sync>>;
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ffi-tests");
 const INCLUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
 const SKIPPED: i32 = 77;
+const MEMORY_ERRORS: [&str; 4] = ["Invalid read", "Invalid write", "Invalid free", "uninitialised"];
 const STANDARDS: [(&str, &str); 5] = [("c99", "c"), ("c11", "c"), ("c17", "c"), ("c++11", "c++"), ("c++20", "c++")];
 
 fn main() -> ExitCode {
@@ -238,6 +239,11 @@ impl Suite {
         let text = String::from_utf8_lossy(&fs::read(&output)?).into_owned();
         if env::var_os("KV_KEEP").is_none() {
             let _ = fs::remove_dir_all(&dir);
+        }
+        if !self.wrapper.is_empty()
+            && let Some(found) = text.lines().find(|line| line.starts_with("==") && MEMORY_ERRORS.iter().any(|e| line.contains(e)))
+        {
+            return Err(format!("{found}\n{text}").into()); // also in a child that was killed
         }
         match status {
             None => Err(format!("hangs: ended after {} s\n{text}", net.as_secs()).into()),

@@ -82,9 +82,9 @@ TEST(timeout_ms_ends_what_waits_in_the_queue) {
         snprintf(name, sizeof name, "store-%d", i);
         setenv("KVBATCH_STORE", name, 1);
         config_t c = kvt_config();
-        c.timeout_ms = i ? 1000000 : 60;
-        manager_t *m = open_with(&c);
-        put_one(m, "before", "1");
+        c.timeout_ms = i ? 1000000 : 200;
+        manager_t *m = open_with(&c), *helper = open_default();
+        put_one(helper, "before", "1"); /* the chunk is there */
         disk_write.stuck = disk_sync.stuck = 1;
         batch_t *b[30];
         for (int k = 0; k < 30; k++) {
@@ -93,13 +93,14 @@ TEST(timeout_ms_ends_what_waits_in_the_queue) {
             submit(b[k]);
         }
         if (i == 0) while (manager_stats(m).failed_operations == 0) sleep_ms(2);
-        else sleep_ms(200);
+        else sleep_ms(400);
         heal(&disk_write);
         heal(&disk_sync);
         int failed = 0;
         for (int k = 0; k < 30; k++) failed += kv_async_batch_wait(b[k], FOREVER) != KV_SUCCESS;
         CHECK(i ? failed == 0 : failed > 0);
         close_manager(m);
+        close_manager(helper);
     }
 }
 
@@ -132,11 +133,13 @@ TEST(io_queue_depth_bounds_the_reads_in_flight) {
         config_t c = kvt_config();
         c.io_queue_depth = depth;
         manager_t *m = cold(&c, 300);
+        disk_read.slow_ms = 2; /* threads only: reads that find their bytes in the page cache hardly overlap by chance */
         get_many(m, 300);
+        heal(&disk_read);
         CHECK(counter(m, "cold_reads") >= 300);
         double most = counter(m, "cold_reads_in_flight_max");
         CHECK(most >= 1 && most <= depth);
-        if (depth == 32) CHECK(most > 2); /* and is made use of */
+        if (depth > 1) CHECK(most > 1); /* and is made use of */
         close_manager(m);
     }
 }
@@ -335,7 +338,9 @@ TEST(enable_prefetching_has_several_reads_in_flight) {
         config_t c = kvt_config();
         c.enable_prefetching = on;
         manager_t *m = cold(&c, 200);
+        disk_read.slow_ms = 2; /* as above */
         get_many(m, 200);
+        heal(&disk_read);
         CHECK(on ? counter(m, "cold_reads_in_flight_max") > 1 : counter(m, "cold_reads_in_flight_max") == 1);
         close_manager(m);
     }

@@ -16,7 +16,7 @@ use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
 use crate::engine::record::{self, Kind};
 use crate::engine::{Commit, Pin, ReadOp, ReadState, WriteOp};
-use crate::io::write_all_at;
+use crate::io::write_pieces_at;
 use std::io::{self, IoSlice};
 
 /// How far ahead of its use an index line is asked for (measured: 16 to 32 is enough, beyond 64 it gets worse).
@@ -108,7 +108,10 @@ impl NativeEngine {
             }
         }
         let durable = place.sync == SyncWay::ByWrite && !planted(Bug::AckBeforeSync);
-        write_all_at(&*place.chunk.file, &mut pieces, place.offset, durable)
+        let mut left = &mut pieces[..];
+        let written = write_pieces_at(&*place.chunk.file, &mut left, place.offset, durable);
+        place.lacks_only_zeros = written.is_err() && left.iter().all(|piece| piece.iter().all(|byte| *byte == 0));
+        written
     }
 
     /// Makes the group visible, all of it at once. In the order of turns.
@@ -128,7 +131,7 @@ impl NativeEngine {
             self.index.write().unreserve(&mut puts(group));
             return Err(error);
         }
-        let frame_len = self.apply(group, slot, first_record, end);
+        let frame_len = head.len() as u64 + self.apply(group, slot, first_record, end);
         self.counters.keys.store(self.index.read().len() as u64, Ordering::Relaxed);
         add(&self.counters.groups, 1);
         add(&self.counters.batches, group.len() as u64);
@@ -154,7 +157,7 @@ impl NativeEngine {
         Some(self.chunks.view())
     }
 
-    /// Reads are resolved before the writes of their own batch, writes replace what was there. Returns the frame's end.
+    /// Reads are resolved before the writes of their own batch, writes replace what was there. Returns the bytes of the records.
     fn apply(&self, group: &mut [Commit<'_>], slot: u32, first_record: u64, end: LogEnd) -> u64 {
         let view = self.chunks.view();
         let mut offset = first_record;

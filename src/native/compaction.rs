@@ -12,6 +12,7 @@ use super::NativeEngine;
 use super::chunks::{Chunk, file_name};
 use super::commit::Staged;
 use super::compactor::Pace;
+use super::frame::CHUNK_HEADER_LEN;
 use super::index::Place;
 use super::manifest::{self, Manifest};
 use super::window::Window;
@@ -47,7 +48,7 @@ impl NativeEngine {
         self.check_open()?;
         let chunks = self.chunks.by_age();
         let oldest = chunks.first().map_or(0, |chunk| chunk.id);
-        let Some(victim) = pick(&chunks, self.log.published(), min_fill_percent) else { return Ok(false) };
+        let Some(victim) = pick(&chunks, self.log.published_chunk(), min_fill_percent) else { return Ok(false) };
         let is_oldest = victim.id == oldest;
         let nothing_to_keep = victim.live_bytes() == 0 && (is_oldest || victim.tombstones.load(Ordering::Relaxed) == 0);
         if !nothing_to_keep && !self.move_records(&victim, is_oldest)? {
@@ -160,21 +161,25 @@ impl NativeEngine {
     fn remove(&self, victim: &Arc<Chunk>) -> Result<()> {
         let chunks = self.chunks.by_age();
         let durable = self.log.durable();
-        // The manifest speaks for all chunks up to the last that is sealed and durable as a whole. Not for the newest: if
-        // recovery has cut it, only the next chunk's header will say so, and until then there may be files behind it. And
-        // never for fewer than before: of what was removed, only the manifest in force still knows.
-        let older = &chunks[..chunks.len().saturating_sub(1)];
-        let settled = older.iter().take_while(|chunk| chunk.end().is_some_and(|end| end.last_seq <= durable)).last();
+        // The manifest speaks for all chunks before the first that is not yet sealed and durable as a whole.
+        let settled: Vec<_> = chunks.iter().map_while(|chunk| chunk.end().filter(|end| end.last_seq <= durable)).collect();
+        let covers = match chunks.get(settled.len()) {
+            Some(unsettled) => unsettled.id - 1,
+            None => self.log.last_chunk(), // also for those that were begun and given up
+        };
         let mut numbers = self.manifests.lock();
-        let covers = settled.map_or(0, |chunk| chunk.id).max(numbers.covers);
-        let kept = chunks.iter().filter(|chunk| chunk.id <= covers && chunk.id != victim.id);
-        let manifest =
-            Manifest { store: self.log.store(), number: numbers.next, covers, chunks: kept.filter_map(|chunk| chunk.end()).collect() };
+        let manifest = Manifest {
+            store: self.log.store(),
+            number: numbers.next,
+            covers,
+            newest: chunks.last().map_or(0, |newest| newest.id),
+            // A chunk that was begun and never used says nothing.
+            chunks: settled.into_iter().filter(|end| end.chunk != victim.id && end.valid_bytes > CHUNK_HEADER_LEN as u64).collect(),
+        };
         numbers.next += 1;
         let name = manifest::file_name(manifest.number);
         self.write_manifest(&manifest, &name).map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;
         let dir = self.log.dir();
-        numbers.covers = covers;
         self.chunks.remove(victim)?;
         // Whatever of this is lost in a crash, the next open does again: the manifest does not name these files.
         let _ = dir.remove(&file_name(victim.id));
@@ -198,16 +203,14 @@ impl NativeEngine {
     }
 }
 
-/// The chunk with the least in it, among those that are sealed, published as a whole, and not fuller than allowed.
-fn pick(chunks: &[Arc<Chunk>], published: u64, min_fill_percent: u64) -> Option<Arc<Chunk>> {
+/// The chunk with the least in it, among those before the one where the log stands that are not fuller than allowed.
+fn pick(chunks: &[Arc<Chunk>], published_chunk: u64, min_fill_percent: u64) -> Option<Arc<Chunk>> {
     let fill = |chunk: &Chunk| {
         let bytes = chunk.end().map_or(0, |end| end.valid_bytes).max(1);
         chunk.live_bytes() * 100 / bytes
     };
-    // The newest chunk says where the log stands: it stays until there is another.
-    let older = &chunks[..chunks.len().saturating_sub(1)];
-    let settled = older.iter().take_while(|chunk| chunk.end().is_some_and(|end| end.last_seq <= published));
-    let candidates = settled.filter(|chunk| !chunk.damaged.load(Ordering::Relaxed) && fill(chunk) <= min_fill_percent);
+    let older = chunks.iter().take_while(|chunk| chunk.id < published_chunk);
+    let candidates = older.filter(|chunk| !chunk.damaged.load(Ordering::Relaxed) && fill(chunk) <= min_fill_percent);
     candidates.min_by_key(|chunk| (fill(chunk), chunk.live_bytes())).cloned()
 }
 

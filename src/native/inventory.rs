@@ -1,6 +1,7 @@
-//! What is in a store's directory, and which of it makes up the store.
+//! What a store's directory holds: its chunk files, and which of them make up the store.
 //!
-//! `recovery` calls this first. It reads headers and the manifest, changes nothing, and refuses what cannot be explained.
+//! Called by recovery, before anything is replayed. Looks at headers and manifests only, and changes nothing but that
+//! the manifest in force is made durable.
 
 use super::checkpoint;
 use super::chunks::{file_name, id_of};
@@ -12,39 +13,32 @@ use crate::base::sync::Arc;
 use crate::io::{Dir, File, read_full_at};
 
 /// A chunk file with a good header.
-pub struct Found {
-    /// Its header.
+pub(super) struct Found {
     pub header: ChunkHeader,
-    /// It itself.
     pub file: Arc<dyn File>,
-    /// Its length, in bytes.
     pub len: u64,
     /// Its end, if the manifest says it.
     pub end: Option<LogEnd>,
 }
 
 /// What the directory holds.
-pub struct Inventory {
-    /// Chunks.
+pub(super) struct Inventory {
     pub found: Vec<Found>,
     /// Chunk files without a good header: begun, and never used.
     pub unfinished: Vec<u64>,
-    /// Highest number that a chunk file has.
     pub highest_id: u64,
-    /// Numbers of manifests.
     pub manifests: Vec<u64>,
     /// Numbers of checkpoints.
     pub checkpoints: Vec<u64>,
 }
 
-/// An error: `what` ("... is") missing.
-pub fn missing(store_path: &str, what: &str) -> Error {
+pub(super) fn missing(store_path: &str, what: &str) -> Error {
     Error::new(Code::CORRUPTED, format!("store {store_path}: {what} missing: restore from a backup"))
 }
 
 /// The newest manifest that can be read. One that was being written when the process died explains nothing yet that
 /// the one before it does not.
-pub fn read_manifest(dir: &dyn Dir, inventory: &Inventory, store: &[u8; 16], store_path: &str) -> Result<Option<Manifest>> {
+pub(super) fn read_manifest(dir: &dyn Dir, inventory: &Inventory, store: &[u8; 16], store_path: &str) -> Result<Option<Manifest>> {
     let mut numbers = inventory.manifests.clone();
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     for number in &numbers {
@@ -73,8 +67,7 @@ pub fn read_manifest(dir: &dyn Dir, inventory: &Inventory, store: &[u8; 16], sto
     Ok(None)
 }
 
-/// Looks at every file.
-pub fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {
+pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {
     let names = dir.list().map_err(|e| Error::from_io(format_args!("store {store_path}: cannot list the directory"), &e))?;
     let manifests = names.iter().filter_map(|name| manifest::number_of(name)).collect();
     let checkpoints = names.iter().filter_map(|name| checkpoint::number_of(name)).collect();
@@ -114,7 +107,7 @@ pub fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {
 }
 
 /// Whether anything was ever written behind the header: it is durable before the first frame is written.
-fn holds_frames(file: &dyn File, len: u64) -> std::io::Result<bool> {
+pub(super) fn holds_frames(file: &dyn File, len: u64) -> std::io::Result<bool> {
     let mut buf = vec![0; 1 << 16];
     let mut offset = CHUNK_HEADER_LEN as u64;
     while offset < len {
@@ -130,8 +123,7 @@ fn holds_frames(file: &dyn File, len: u64) -> std::io::Result<bool> {
     Ok(false)
 }
 
-/// All files must be of one store.
-pub fn check_identities(inventory: &Inventory, store: &[u8; 16], store_path: &str) -> Result<()> {
+pub(super) fn check_identities(inventory: &Inventory, store: &[u8; 16], store_path: &str) -> Result<()> {
     let Some(foreign) = inventory.found.iter().find(|found| found.header.store != *store) else { return Ok(()) };
     let (foreign, newest) = (foreign.header.chunk, inventory.found.last().map_or(0, |found| found.header.chunk));
     Err(Error::new(
@@ -147,14 +139,14 @@ pub fn check_identities(inventory: &Inventory, store: &[u8; 16], store_path: &st
 /// The chunks that make up the store, oldest first, and the files that are no part of it.
 ///
 /// From the newest back, each chunk names the one before it, down to the first or to where the manifest takes over.
-pub fn chain_of(inventory: Inventory, manifest: Option<&Manifest>, store_path: &str) -> Result<(Vec<Found>, Vec<String>)> {
+pub(super) fn chain_of(inventory: Inventory, manifest: Option<&Manifest>, store_path: &str) -> Result<(Vec<Found>, Vec<String>)> {
     let Inventory { mut found, unfinished, .. } = inventory;
     let covers = manifest.map_or(0, |manifest| manifest.covers);
     let mut chain = Vec::new();
     let mut leftovers: Vec<String> = unfinished.iter().copied().map(file_name).collect();
     let mut wanted = found.last().map_or(0, |newest| newest.header.chunk);
-    if wanted < covers {
-        return Err(missing(store_path, &format!("the chunk files behind {} are", file_name(covers))));
+    if wanted < manifest.map_or(0, |manifest| manifest.newest) {
+        return Err(missing(store_path, &format!("chunk files behind {} are", file_name(wanted))));
     }
     let is_missing = |id: u64| {
         if unfinished.contains(&id) {

@@ -34,6 +34,8 @@ pub struct Log {
     /// may be holding. Written under `state`.
     published: AtomicU64,
     durable: AtomicU64,
+    /// The chunk of the last group that readers can see: it says where the log stands.
+    published_chunk: AtomicU64,
 }
 
 struct LogState {
@@ -81,8 +83,6 @@ pub struct LogStart {
     pub next_manifest: u64,
     /// The manifest that is in force, if there is one.
     pub manifest: Option<u64>,
-    /// The last chunk that it speaks for.
-    pub covers: u64,
 }
 
 /// A place in the log, given to one group.
@@ -106,6 +106,8 @@ pub struct Place {
     generation: u64,
     /// How the group becomes durable.
     pub sync: SyncWay,
+    /// Writing failed when nothing but zeros was left to be written: a longer file makes the frame whole.
+    pub lacks_only_zeros: bool,
 }
 
 /// How a group becomes durable.
@@ -138,7 +140,8 @@ impl Log {
             leftovers,
         };
         let (published, durable) = (AtomicU64::new(end.last_seq), AtomicU64::new(end.last_seq));
-        Log { dir, store_path, options, state: Mutex::new(state), syncing: Mutex::new(()), published, durable }
+        let published_chunk = AtomicU64::new(end.chunk);
+        Log { dir, store_path, options, state: Mutex::new(state), syncing: Mutex::new(()), published, durable, published_chunk }
     }
 
     /// Gives a group of `records` records and `payload_len` bytes its place. `durable`: it is to be synced.
@@ -162,8 +165,10 @@ impl Log {
             let start = start_of(active, state.fresh_block);
             start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
         });
-        if !fits {
-            self.begin_chunk(&mut state, chunks, counters)?;
+        if !fits && let Err(error) = self.begin_chunk(&mut state, chunks, counters) {
+            // The file may be there all the same, and its header says that the old chunk ends where it ends now.
+            state.active = None;
+            return Err(error);
         }
         state.unsynced.try_reserve(1).map_err(|_| Error::no_memory("no memory for the log's tables: free memory"))?;
         let fresh = state.fresh_block;
@@ -197,6 +202,7 @@ impl Log {
             before,
             generation: state.generation,
             sync,
+            lacks_only_zeros: false,
         })
     }
 
@@ -231,6 +237,7 @@ impl Log {
         }
         let _state = self.state.lock();
         self.published.store(place.last_seq, Ordering::Release);
+        self.published_chunk.store(place.chunk.id, Ordering::Release);
         if place.sync != SyncWay::Later {
             self.durable.fetch_max(place.last_seq, Ordering::Release);
         }
@@ -252,7 +259,7 @@ impl Log {
         }
         // The log goes on in a new chunk, and what lies behind the cut counts for nothing from then on. A frame that was
         // not written whole can never become valid, so the outcome is known: it did not happen. Only a synchronous
-        // write may have failed after the last byte.
+        // write may have failed after the last byte, and zeros that are missing may yet appear by themselves.
         if state.generation == place.generation {
             state.generation += 1;
             state.end = place.before;
@@ -269,12 +276,22 @@ impl Log {
                 *last = (*last).min(place.before.last_seq);
             }
         }
-        if place.sync == SyncWay::ByWrite { failed.in_doubt() } else { failed }
+        if place.sync == SyncWay::ByWrite || place.lacks_only_zeros { failed.in_doubt() } else { failed }
     }
 
     /// A sync takes its place in the log: the next frame begins on a fresh block.
     pub fn stage_sync(&self) {
         self.state.lock().fresh_block = true;
+    }
+
+    /// The highest chunk number that was ever used.
+    pub fn last_chunk(&self) -> u64 {
+        self.state.lock().next_chunk - 1
+    }
+
+    /// The chunk that says where the log stands; older ones may go.
+    pub fn published_chunk(&self) -> u64 {
+        self.published_chunk.load(Ordering::Acquire)
     }
 
     /// The last sequence number that readers can see.

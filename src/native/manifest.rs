@@ -10,7 +10,7 @@ use crate::base::limits::BLOCK_BYTES;
 
 const MAGIC: [u8; 8] = *b"\x89KVM\r\n\x1a\n";
 const FORMAT_VERSION: u32 = 1;
-const HEADER_LEN: usize = 56;
+const HEADER_LEN: usize = 64;
 const ENTRY_LEN: usize = 32;
 
 /// See the top of this file.
@@ -22,6 +22,8 @@ pub struct Manifest {
     pub number: u64,
     /// The manifest speaks for all chunks up to this one; later ones are explained by their headers.
     pub covers: u64,
+    /// The newest chunk at the time: it must be there, or one behind it.
+    pub newest: u64,
     /// The chunks up to there that are part of the store, oldest first, each with its end.
     pub chunks: Vec<LogEnd>,
 }
@@ -48,6 +50,7 @@ impl Manifest {
         copy.extend_from_slice(&self.store);
         copy.extend_from_slice(&self.number.to_le_bytes());
         copy.extend_from_slice(&self.covers.to_le_bytes());
+        copy.extend_from_slice(&self.newest.to_le_bytes());
         copy.extend_from_slice(&[0; 8]); // the checksum's place, and room
         for end in &self.chunks {
             for field in [end.chunk, end.valid_bytes, end.last_seq, end.digest] {
@@ -91,6 +94,7 @@ impl Manifest {
             store: header[16..32].try_into().ok()?,
             number: u64_at(header, 32)?,
             covers: u64_at(header, 40)?,
+            newest: u64_at(header, 48)?,
             chunks: entries.chunks_exact(ENTRY_LEN).map(end_of).collect::<Option<_>>()?,
         })
     }
@@ -103,7 +107,7 @@ mod tests {
     #[test]
     fn either_copy_is_enough() {
         let end = |chunk| LogEnd { chunk, valid_bytes: 5000 + chunk, last_seq: 10 * chunk, digest: 77 };
-        let manifest = Manifest { store: [3; 16], number: 4, covers: 9, chunks: (1..300).map(end).collect() };
+        let manifest = Manifest { store: [3; 16], number: 4, covers: 9, newest: 10, chunks: (1..300).map(end).collect() };
         let good = manifest.encode();
         assert_eq!(Manifest::decode(&good).as_ref(), Some(&manifest));
         let used = HEADER_LEN + ENTRY_LEN * manifest.chunks.len();

@@ -21,6 +21,7 @@ mod manifest;
 mod options;
 mod read;
 mod recovery;
+mod replay;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -76,8 +77,6 @@ pub struct NativeEngine {
 struct Manifests {
     next: u64,
     in_force: Option<u64>,
-    /// The last chunk that it speaks for.
-    covers: u64,
     /// The one before, kept until the next.
     before: Option<u64>,
 }
@@ -103,7 +102,7 @@ impl NativeEngine {
         let recovery::Recovered { start, index, secret, checkpoints, loaded_keys, replayed } =
             recovery::recover(&*dir, &name, new_secret(), &chunks, tell)?;
         let reached = Mutex::new(start.end);
-        let manifests = Mutex::new(Manifests { next: start.next_manifest, in_force: start.manifest, covers: start.covers, before: None });
+        let manifests = Mutex::new(Manifests { next: start.next_manifest, in_force: start.manifest, before: None });
         let log = Arc::new(log::Log::new(dir, name.clone(), options, start));
         let counters = AtomicCounters::default();
         counters.keys.store(index.len() as u64, Ordering::Relaxed);

@@ -1,30 +1,30 @@
 //! Recovery: from the files of a store to its index, and to the place where the log goes on.
 //!
 //! Loads the newest checkpoint that fits, and replays the chain of chunks from there; without one, from the first chunk.
-//! A bad frame is either the torn end of what was never acknowledged, and cut, or damage of acknowledged data, and
-//! refused: the durable watermarks of everything behind it decide. Recovery changes no file. What it cuts is recorded in
-//! the header of the next chunk, when there is one; until then the next recovery comes to the same verdict.
+//! Recovery changes no file. What it cuts is recorded in the header of the next chunk, when there is one; until then the
+//! next recovery comes to the same verdict.
 
-use super::apply::{Applier, BATCH_OPS, Batch, Counts, Op};
+use super::apply::{Applier, Counts};
 use super::checkpoint::{Checkpoint, Files};
-use super::chunks::{Chunk, Chunks, file_name};
-use super::frame::{BATCH_ENTRY_LEN, BatchEntry, CHUNK_HEADER_LEN, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd};
-use super::index::{Index, Place};
+use super::chunks::{Chunks, file_name};
+use super::frame::LogEnd;
+use super::index::Index;
 use super::inventory::{Found, chain_of, check_identities, missing, read_manifest, take_inventory};
 use super::log::LogStart;
 use super::manifest;
-use super::window::Window;
+use super::replay::{Replay, expected};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
-use crate::base::hash::KeyHasher;
-use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
-use crate::base::planted::{Bug, planted};
 use crate::base::random;
-use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
-use crate::engine::record::{ALIGN, HEADER_LEN, Record, stored_sum};
 use crate::io::Dir;
+
+/// Times that recovery begins anew because the disk holds something else than the kernel had shown.
+const LOOKS_MAX: u32 = 3;
+
+/// Highest number of a chunk, record or checkpoint to go on from.
+const NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// From this many bytes of log on, records are applied beside the reading.
 const BYTES_FOR_TWO: u64 = 8 << 20;
@@ -54,63 +54,59 @@ pub struct Recovered {
     pub replayed: u64,
 }
 
-/// How far the replay of a chunk came.
-enum Replayed {
-    /// To its end.
-    Whole { closed: bool },
-    /// To a place behind which nothing is good.
-    Torn { at: u64 },
-}
-
 /// A store whose files are known, about to be read.
-struct Store<'a> {
-    path: &'a str,
-    chunks: &'a Chunks,
-    chain: &'a [Found],
+pub struct Store<'a> {
+    /// For messages.
+    pub path: &'a str,
+    /// Filled by the replay.
+    pub chunks: &'a Chunks,
+    /// The chunks that make up the store, oldest first.
+    pub chain: &'a [Found],
     /// The last chunk that the manifest speaks for.
     covers: u64,
     /// The checkpoint that proves most about the log.
-    witness: Option<&'a Checkpoint>,
+    pub witness: Option<&'a Checkpoint>,
 }
 
 /// What reading gave.
-struct Reading {
-    index: Index,
-    /// Chunks of the chain that count.
-    kept: usize,
-    end: LogEnd,
-    loaded_keys: u64,
-    replayed: u64,
-}
-
-struct Replay<'a> {
-    store: &'a Store<'a>,
-    hasher: KeyHasher,
-    /// The checkpoint that the index begins with.
-    from: Option<&'a Checkpoint>,
-    /// The log went through the place that the checkpoint ends with.
-    passed: bool,
-    end: LogEnd,
-    watermark: u64,
-    batch: Batch,
-    apply: &'a mut dyn FnMut(Batch) -> Result<Batch>,
-    progress: Progress,
-    tell: &'a mut dyn FnMut(Progress),
+enum Reading {
+    Done {
+        index: Index,
+        end: LogEnd,
+        loaded_keys: u64,
+        replayed: u64,
+    },
+    /// The checkpoint does not fit.
+    Unfit,
+    /// The disk holds something else than the kernel had shown.
+    Changed,
 }
 
 /// Reads the store in `dir`. `secret` is for the hash, unless a checkpoint brings its own. `tell` hears how far it is.
 pub fn recover(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunks, tell: &mut dyn FnMut(Progress)) -> Result<Recovered> {
+    for _ in 0..LOOKS_MAX {
+        if let Some(recovered) = look(dir, store_path, secret, chunks, tell)? {
+            return Ok(recovered);
+        }
+    }
+    let text = format!("store {store_path}: what its files hold changes from one look to the next: check the disk");
+    Err(Error::new(Code::IO, text))
+}
+
+/// The same; `None` if the disk holds something else than the kernel had shown.
+fn look(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunks, tell: &mut dyn FnMut(Progress)) -> Result<Option<Recovered>> {
     let mut inventory = take_inventory(dir, store_path)?;
     inventory.found.sort_by_key(|found| found.header.chunk);
-    let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0) + 1;
+    let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0).saturating_add(1);
+    check_number(inventory.highest_id, || file_name(inventory.highest_id), store_path)?;
     let next_chunk = inventory.highest_id + 1;
-    let next_manifest = inventory.manifests.iter().max().copied().unwrap_or(0) + 1;
+    let next_manifest = inventory.manifests.iter().max().copied().unwrap_or(0).saturating_add(1);
     let mut numbers = std::mem::take(&mut inventory.checkpoints);
+    numbers.retain(|number| *number <= NUMBER_MAX); // the others are not ours
     numbers.sort_unstable_by(|a, b| b.cmp(a));
     let mut files = Files { next: numbers.first().copied().unwrap_or(0) + 1, ..Files::default() };
-    let newest = inventory.found.last().map(|newest| newest.header.store);
     let known: Vec<_> = numbers.iter().filter_map(|number| Checkpoint::open(dir, *number)).collect();
-    let Some(store) = newest else {
+    let Some(store) = inventory.found.last().map(|newest| newest.header.store) else {
         if !inventory.manifests.is_empty() || !known.is_empty() {
             return Err(missing(store_path, "all chunk files are"));
         }
@@ -118,9 +114,9 @@ pub fn recover(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunk
         store[..8].copy_from_slice(&random::secret_u64().to_le_bytes());
         store[8..].copy_from_slice(&random::secret_u64().to_le_bytes());
         let leftovers = inventory.unfinished.into_iter().map(file_name).collect();
-        let start = LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers, next_manifest, manifest: None, covers: 0 };
+        let start = LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers, next_manifest, manifest: None };
         files.others = numbers;
-        return Ok(Recovered { start, index: Index::new()?, secret, checkpoints: files, loaded_keys: 0, replayed: 0 });
+        return Ok(Some(Recovered { start, index: Index::new()?, secret, checkpoints: files, loaded_keys: 0, replayed: 0 }));
     };
     check_identities(&inventory, &store, store_path)?;
     let manifest = read_manifest(dir, &inventory, &store, store_path)?;
@@ -130,56 +126,68 @@ pub fn recover(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunk
     let covers = manifest.as_ref().map_or(0, |manifest| manifest.covers);
     let witness = known.iter().max_by_key(|checkpoint| checkpoint.tail.end.last_seq);
     let found = Store { path: store_path, chunks, chain: &chain, covers, witness };
-    let (reading, used) = found.read_best(&known, secret, tell)?;
-    leftovers.extend(chain[reading.kept..].iter().map(|found| file_name(found.header.chunk)));
+    let (reading, used) = found.read_best(dir, &known, secret, tell)?;
+    let Reading::Done { index, end, loaded_keys, replayed } = reading else { return Ok(None) };
+    check_number(end.last_seq, || format!("record {}", end.last_seq), store_path)?;
+    // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
+    leftovers.extend(chain[found.kept(&end)..].iter().map(|found| file_name(found.header.chunk)));
+    // Also numbers of chunks that left no file are not used again: the manifest speaks for them.
+    let next_chunk = next_chunk.max(covers.saturating_add(1));
     let manifest = manifest.map(|manifest| manifest.number);
     leftovers.extend(manifests.into_iter().filter(|number| Some(*number) != manifest).map(manifest::file_name));
     files.good = used.map(|checkpoint| checkpoint.head.number);
     let is_foreign = |number: &u64| foreign.iter().any(|checkpoint| checkpoint.head.number == *number);
     files.others = numbers.into_iter().filter(|number| Some(*number) != files.good && !is_foreign(number)).collect();
-    Ok(Recovered {
-        start: LogStart { store, epoch, next_chunk, end: reading.end, leftovers, next_manifest, manifest, covers },
-        index: reading.index,
+    Ok(Some(Recovered {
+        start: LogStart { store, epoch, next_chunk, end, leftovers, next_manifest, manifest },
+        index,
         secret: used.map_or(secret, |checkpoint| checkpoint.head.secret),
         checkpoints: files,
-        loaded_keys: reading.loaded_keys,
-        replayed: reading.replayed,
-    })
+        loaded_keys,
+        replayed,
+    }))
+}
+
+/// Numbers only rise. What stands in a file may be anything, and must leave room for all that can ever be written.
+fn check_number(number: u64, what: impl Fn() -> String, store_path: &str) -> Result<()> {
+    if number <= NUMBER_MAX {
+        return Ok(());
+    }
+    let text = format!("store {store_path}: {} has a number that no store comes to: take it away or restore a backup", what());
+    Err(Error::new(Code::NO_SPACE, text))
 }
 
 impl Store<'_> {
     /// Reads with the newest checkpoint that will do, or without.
     fn read_best<'a>(
         &self,
+        dir: &dyn Dir,
         known: &'a [Checkpoint],
         secret: [u64; 2],
         tell: &mut dyn FnMut(Progress),
     ) -> Result<(Reading, Option<&'a Checkpoint>)> {
         for checkpoint in known {
-            match self.read(Some(checkpoint), checkpoint.head.secret, tell) {
-                Ok(Some(reading)) => return Ok((reading, Some(checkpoint))),
+            match self.read(dir, Some(checkpoint), checkpoint.head.secret, tell) {
+                Ok(Reading::Unfit) => {}
+                Ok(reading) => return Ok((reading, Some(checkpoint))),
                 // Damage, perhaps of the checkpoint: the log alone has to say.
-                Ok(None) => {}
                 Err(error) if error.code == Code::CORRUPTED => {}
                 Err(error) => return Err(error),
             }
             let text = format!("store {}: {} is of no use", self.path, checkpoint.name());
             log::write(log::Level::Info, "recover", &text);
         }
-        match self.read(None, secret, tell)? {
-            Some(reading) => Ok((reading, None)),
-            None => Err(Error::new(Code::UNKNOWN, "internal error: a log does not fit itself")),
-        }
+        Ok((self.read(dir, None, secret, tell)?, None))
     }
 
-    /// Reads the store from a checkpoint on, or all of it. `None`: the checkpoint does not fit.
-    fn read(&self, from: Option<&Checkpoint>, secret: [u64; 2], tell: &mut dyn FnMut(Progress)) -> Result<Option<Reading>> {
+    /// Reads the store from a checkpoint on, or all of it.
+    fn read(&self, dir: &dyn Dir, from: Option<&Checkpoint>, secret: [u64; 2], tell: &mut dyn FnMut(Progress)) -> Result<Reading> {
         self.chunks.clear();
         let mut applier = Applier { index: Index::new()?, counts: Vec::new() };
         if let Some(checkpoint) = from
             && !(self.explains(checkpoint) && load(checkpoint, &mut applier)?)
         {
-            return Ok(None);
+            return Ok(Reading::Unfit);
         }
         let loaded_keys = applier.index.len() as u64;
         let start = from.map_or(LogEnd::default(), |checkpoint| checkpoint.head.start);
@@ -189,46 +197,39 @@ impl Store<'_> {
             std::cmp::Ordering::Greater => found.len,
         };
         let total = self.chain.iter().map(to_replay).sum();
-        let (end, passed) = applier.run(total >= BYTES_FOR_TWO, |apply| {
-            let mut replay = Replay {
-                store: self,
-                hasher: KeyHasher::new(secret),
-                from,
-                passed: false,
-                end: LogEnd::default(),
-                watermark: 0,
-                batch: Batch::default(),
-                apply,
-                progress: Progress { done: 0, total },
-                tell: &mut *tell,
-            };
+        let (end, passed, durable) = applier.run(total >= BYTES_FOR_TWO, |apply| {
+            let mut replay = Replay::new(self, secret, from, total, apply, tell);
             replay.chain()?;
-            Ok((replay.end, replay.passed))
+            Ok((replay.end, replay.passed, replay.is_durable(dir)?))
         })?;
-        // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
+        if !durable {
+            return Ok(Reading::Changed);
+        }
         for chunk in self.chunks.by_age().iter().filter(|chunk| chunk.id > end.chunk) {
             self.chunks.remove(chunk)?;
         }
-        let kept = self.chain.iter().take_while(|found| found.header.chunk <= end.chunk).count();
         if let Some(checkpoint) = from {
             // The log must be the one that the checkpoint was made from.
-            let went_there = passed || (!self.has(checkpoint.tail.end.chunk) && end.last_seq >= checkpoint.tail.end.last_seq);
-            if !went_there {
-                return Ok(None);
+            let last = checkpoint.tail.end;
+            if !passed && (self.has(last.chunk) || end.last_seq < last.last_seq) {
+                return Ok(Reading::Unfit);
             }
             self.forget_removed(&mut applier)?;
         }
-        Ok(self.count(&mut applier).then_some(Reading { index: applier.index, kept, end, loaded_keys, replayed: total }))
+        match self.count(&mut applier) {
+            true => Ok(Reading::Done { index: applier.index, end, loaded_keys, replayed: total }),
+            false => Ok(Reading::Unfit),
+        }
+    }
+
+    /// How many chunks of the chain hold what counts, if the log ends at `end`.
+    pub fn kept(&self, end: &LogEnd) -> usize {
+        self.chain.iter().take_while(|found| found.header.chunk <= end.chunk).count()
     }
 
     /// Whether chunk `id` is in the chain.
     fn has(&self, id: u64) -> bool {
         self.chain.binary_search_by_key(&id, |found| found.header.chunk).is_ok()
-    }
-
-    /// Where a chunk of the chain ends, as its manifest or its successor says.
-    fn end_of(&self, i: usize) -> Option<LogEnd> {
-        self.chain.get(i).and_then(|found| found.end).or(self.chain.get(i + 1).map(|next| next.header.before))
     }
 
     /// Whether all chunks that a checkpoint builds upon are there, as far as their headers say, or were removed in order.
@@ -237,9 +238,9 @@ impl Store<'_> {
         let there = |id| id <= self.covers || self.has(id);
         let as_known = |(i, found): (usize, &Found)| {
             let Some(slot) = checkpoint.slot_of(found.header.chunk) else { return false };
-            match self.end_of(i) {
+            match expected(self.chain, i) {
                 _ if found.header.chunk == start.chunk => {
-                    start.valid_bytes <= found.len && self.end_of(i).is_none_or(|end| start.valid_bytes <= end.valid_bytes)
+                    start.valid_bytes <= found.len && expected(self.chain, i).is_none_or(|end| start.valid_bytes <= end.valid_bytes)
                 }
                 Some(end) => {
                     let same = |known: LogEnd| known.last_seq == end.last_seq && known.digest == end.digest;
@@ -283,246 +284,6 @@ fn load(checkpoint: &Checkpoint, applier: &mut Applier) -> Result<bool> {
         let live_bytes = live.get(slot.slot as usize).copied().unwrap_or(0);
         let dead_bytes = slot.record_bytes.wrapping_sub(live_bytes);
         *applier.slot(slot.slot)? = Counts { record_bytes: slot.record_bytes, dead_bytes, tombstones: slot.tombstones };
-    }
-    Ok(true)
-}
-
-impl Replay<'_> {
-    /// Replays the chain.
-    fn chain(&mut self) -> Result<()> {
-        let chain = self.store.chain;
-        let start = self.from.map_or(LogEnd::default(), |checkpoint| checkpoint.head.start);
-        let mut closed = false;
-        for (i, found) in chain.iter().enumerate() {
-            let header = &found.header;
-            let chunk = self.add(found)?;
-            self.watermark = self.watermark.max(header.watermark);
-            let expected = self.store.end_of(i);
-            if let Some(end) = expected
-                && header.chunk < start.chunk
-            {
-                chunk.seal(end);
-                self.end = end;
-                continue;
-            }
-            let limit = expected.map_or(found.len, |end| end.valid_bytes.min(found.len));
-            // Chunks between this one and the one before it may have been removed.
-            self.reach(if header.chunk == start.chunk { start } else { header.before });
-            let replayed = self.chunk(found, &chunk, limit)?;
-            self.flush()?;
-            chunk.seal(self.end);
-            let at = match (&replayed, expected) {
-                (Replayed::Whole { .. }, None) => {
-                    closed = matches!(replayed, Replayed::Whole { closed: true });
-                    continue;
-                }
-                (_, Some(end)) if end.last_seq == self.end.last_seq && end.digest == self.end.digest => continue,
-                (Replayed::Whole { .. }, Some(_)) => self.end.valid_bytes,
-                (Replayed::Torn { at }, _) => *at,
-            };
-            self.watermark = self.watermark.max(found.end.map_or(0, |end| end.last_seq));
-            self.judge(&chain[i..], at)?;
-            return self.sync(&chain[..=i]);
-        }
-        if let Some(witness) = self.store.witness
-            && witness.tail.end.last_seq > self.end.last_seq
-        {
-            return Err(self.too_short(witness));
-        }
-        if closed { Ok(()) } else { self.sync(chain) }
-    }
-
-    /// Makes a chunk of the chain a part of the store, in the slot that the checkpoint says.
-    fn add(&self, found: &Found) -> Result<Arc<Chunk>> {
-        let slot = self.from.map(|checkpoint| checkpoint.slot_of(found.header.chunk).map_or(checkpoint.slots_end(), |slot| slot.slot));
-        self.store.chunks.add(&found.header, Arc::clone(&found.file), None, slot.unwrap_or(0))
-    }
-
-    /// The log is good up to `end`.
-    fn reach(&mut self, end: LogEnd) {
-        self.end = end;
-        self.passed |= self.from.is_some_and(|checkpoint| checkpoint.tail.end == end);
-    }
-
-    /// The log is good to its end, and that is not all.
-    fn too_short(&self, witness: &Checkpoint) -> Error {
-        let (path, name, good_until) = (self.store.path, witness.name(), self.end.last_seq);
-        let (file, last) = (file_name(self.end.chunk), witness.tail.end.last_seq);
-        let text = format!(
-            "store {path}: records {} to {last} were on stable storage, as {name} says, and are missing behind byte {} of {file}: \
-             restore the store from a backup (or move {name} away, if older chunk files were put there on purpose)",
-            good_until + 1,
-            self.end.valid_bytes
-        );
-        Error::new(Code::CORRUPTED, text)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        if !self.batch.ops.is_empty() {
-            self.batch = (self.apply)(std::mem::take(&mut self.batch))?;
-            (self.tell)(self.progress);
-        }
-        Ok(())
-    }
-
-    /// Nothing good is at byte `at` of the first chunk of `rest`: a torn tail, or damage?
-    fn judge(&self, rest: &[Found], at: u64) -> Result<()> {
-        let good_until = self.end.last_seq;
-        let witness = self.store.witness.map_or(0, |witness| witness.tail.end.last_seq);
-        let mut proven = self.watermark.max(witness);
-        for (i, found) in rest.iter().enumerate() {
-            proven = proven.max(found.header.watermark);
-            if proven <= good_until {
-                proven = proven.max(self.evidence(found, if i == 0 { at } else { CHUNK_HEADER_LEN as u64 })?);
-            }
-        }
-        let file = file_name(rest.first().map_or(0, |found| found.header.chunk));
-        if proven > good_until {
-            return Err(Error::new(
-                Code::CORRUPTED,
-                format!(
-                    "store {}: {file} is damaged at byte {at}: records {} to {proven} were on stable storage and cannot be \
-                     read; restore the store from a backup",
-                    self.store.path,
-                    good_until + 1
-                ),
-            ));
-        }
-        let text = format!("store {}: the unfinished end of {file} was cut at byte {at}", self.store.path);
-        log::write(log::Level::Info, "recover", &text);
-        Ok(())
-    }
-
-    /// The highest watermark in any good frame header behind `from`.
-    fn evidence(&self, found: &Found, from: u64) -> Result<u64> {
-        let salt = found.header.salt();
-        let mut window = Window::new(&*found.file, found.len);
-        let mut highest = 0;
-        let mut at = from.next_multiple_of(ALIGN as u64);
-        while let Some(bytes) = window.bytes(at, FRAME_HEADER_LEN as u64).map_err(|e| self.read_failed(found, &e))? {
-            if let Some(frame) = FrameHeader::decode(bytes, salt, at) {
-                highest = highest.max(frame.watermark);
-            }
-            at += ALIGN as u64;
-        }
-        Ok(highest)
-    }
-
-    /// What was found must stay found: it is made durable before anybody reads it.
-    fn sync(&self, chunks: &[Found]) -> Result<()> {
-        // A chunk is synced before frames behind it are acknowledged, but not before its successor is begun.
-        let mut covered = false;
-        for (i, found) in chunks.iter().enumerate().rev() {
-            if covered {
-                break;
-            }
-            found.file.sync().map_err(|e| {
-                let file = file_name(found.header.chunk);
-                Error::from_io(format_args!("store {}: syncing {file} failed", self.store.path), &e)
-            })?;
-            covered = i > 0 && (found.end.is_some() || found.header.watermark >= found.header.before.last_seq);
-        }
-        Ok(())
-    }
-
-    fn read_failed(&self, found: &Found, error: &std::io::Error) -> Error {
-        let file = file_name(found.header.chunk);
-        Error::from_io(format_args!("store {}: reading {file} failed, so it is not known what it holds", self.store.path), error)
-    }
-
-    /// Replays one chunk, from where the log is good if that is in it, up to `limit`.
-    fn chunk(&mut self, found: &Found, chunk: &Chunk, limit: u64) -> Result<Replayed> {
-        let mut window = Window::new(&*found.file, limit);
-        let mut at = if self.end.chunk == chunk.id { self.end.valid_bytes } else { CHUNK_HEADER_LEN as u64 };
-        let mut closed = false;
-        loop {
-            // The next frame follows at once, or, behind a sync, on the next fresh block. What lies in the gap says
-            // nothing: a crash may leave anything where nobody has written. The digest tells whether it is the next.
-            let mut next = None;
-            for place in [at, at.next_multiple_of(BLOCK_BYTES as u64)] {
-                next = self.frame(&mut window, found, chunk, place)?;
-                if next.is_some() {
-                    break;
-                }
-            }
-            let Some((kind, end)) = next else {
-                let rest_is_zero = is_zero(&mut window, at, limit).map_err(|e| self.read_failed(found, &e))?;
-                return Ok(if rest_is_zero { Replayed::Whole { closed } } else { Replayed::Torn { at } });
-            };
-            closed = kind == FrameKind::Close && self.watermark >= self.end.last_seq;
-            at = end;
-        }
-    }
-
-    /// Takes in the frame at `at` if there is one and all of it is good; returns its kind and end.
-    fn frame(&mut self, window: &mut Window<'_>, found: &Found, chunk: &Chunk, at: u64) -> Result<Option<(FrameKind, u64)>> {
-        let header = window.bytes(at, FRAME_HEADER_LEN as u64).map_err(|e| self.read_failed(found, &e))?;
-        let Some(frame) = header.and_then(|bytes| FrameHeader::decode(bytes, chunk.salt, at)) else { return Ok(None) };
-        let fits = frame.len().and_then(|len| at.checked_add(len)).filter(|end| *end <= window.end());
-        let (Some(end), Some(last_seq)) = (fits, frame.last_seq()) else { return Ok(None) };
-        if frame.digest_before != self.end.digest || frame.first_seq <= self.end.last_seq {
-            return Ok(None);
-        }
-        let read = window.bytes(at, end - at).map_err(|e| self.read_failed(found, &e))?;
-        let Some(bytes) = read else { return Ok(None) };
-        let (head, payload) = bytes.split_at(frame.payload_at() as usize);
-        let table = &head[FRAME_HEADER_LEN..];
-        let listed: u64 = table.chunks_exact(BATCH_ENTRY_LEN).map(|entry| u64::from(BatchEntry::decode(entry).records)).sum();
-        let payload_at = at + frame.payload_at();
-        let before = self.batch.ops.len();
-        let digest = self.records(&frame, table, payload, payload_at, chunk)?;
-        let good = listed == u64::from(frame.records) && digest == Some(frame.digest);
-        let zero_tail = payload.ends_with(&[0; 64]);
-        let waved_through = planted(Bug::ApplyHalfBatch) || (planted(Bug::AcceptZeroTail) && zero_tail);
-        if !good && !waved_through {
-            self.batch.ops.truncate(before);
-            return Ok(None);
-        }
-        self.watermark = self.watermark.max(frame.watermark);
-        self.progress.done += end - at;
-        if frame.kind != FrameKind::Data {
-            // It says something of the log and is no part of it: nothing depends on whether it reached the disk.
-            self.batch.ops.truncate(before);
-            return Ok(Some((frame.kind, end)));
-        }
-        self.reach(LogEnd { chunk: chunk.id, valid_bytes: end, last_seq: last_seq.max(self.end.last_seq), digest: frame.digest });
-        if self.batch.ops.len() >= BATCH_OPS {
-            self.flush()?;
-        }
-        Ok(Some((frame.kind, end)))
-    }
-
-    /// Takes in the records of a frame; its digest, or `None` if a record is bad or their number is wrong.
-    fn records(&mut self, frame: &FrameHeader, table: &[u8], payload: &[u8], payload_at: u64, chunk: &Chunk) -> Result<Option<u64>> {
-        let mut digest = Digest::new(frame.digest_before);
-        self.batch.slot = chunk.slot;
-        let ops = &mut self.batch.ops;
-        let before = ops.len();
-        // A record takes more than its header: what the frame says of their number is not believed.
-        let most = (frame.records as usize).min(payload.len() / HEADER_LEN);
-        ops.try_reserve(most).map_err(|_| Error::no_memory("no memory to recover a store with: free memory"))?;
-        let mut at = 0;
-        while at < payload.len() && ops.len() - before < most {
-            let offset = payload_at + at as u64;
-            let Ok((record, len)) = Record::parse_checked(&payload[at..], chunk.salt.at(offset)) else { return Ok(None) };
-            digest.record(stored_sum(&payload[at..]));
-            ops.push(Op { hash: self.hasher.hash(record.key), place: Place::new(chunk.slot, offset, len), kind: record.kind });
-            at += len;
-        }
-        digest.table(table);
-        let whole = at == payload.len() && ops.len() - before == frame.records as usize;
-        Ok(whole.then(|| digest.finish(frame.kind, frame.first_seq, frame.payload_len)))
-    }
-}
-
-/// Whether there are only zeros from `at` to `limit`.
-fn is_zero(window: &mut Window<'_>, mut at: u64, limit: u64) -> std::io::Result<bool> {
-    while at < limit {
-        let len = (limit - at).min(1 << 16);
-        if window.bytes(at, len)?.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0)) {
-            return Ok(false);
-        }
-        at += len;
     }
     Ok(true)
 }

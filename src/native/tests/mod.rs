@@ -2,9 +2,14 @@
 
 mod checkpoint;
 mod crash;
+mod damage;
 mod driver;
+mod faults;
 mod found;
 mod model;
+#[cfg(feature = "planted")]
+mod planted;
+mod property;
 mod workload;
 
 use std::cell::Cell;
