@@ -59,6 +59,9 @@ pub trait File: Send + Sync {
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize>;
     /// Puts all that was written before on stable storage.
     fn sync(&self) -> io::Result<()>;
+    /// Has later reads come from the disk, as far as that is possible: what the kernel keeps of the file in memory, and
+    /// need not write any more, is dropped. After a failed sync the two may differ.
+    fn forget(&self) {}
     /// Cuts or extends with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The descriptor, for the ring; `None` where there is none.
@@ -100,12 +103,17 @@ pub struct ReadManyReport {
 /// Writes all of `pieces` at `offset`: goes on after short writes and interruptions. Returns the number of calls.
 ///
 /// Two calls in a row that write nothing are an error: a full disk may show itself that way.
-pub fn write_all_at(file: &dyn File, mut pieces: &mut [IoSlice<'_>], mut offset: u64, durable: bool) -> io::Result<u64> {
+pub fn write_all_at(file: &dyn File, mut pieces: &mut [IoSlice<'_>], offset: u64, durable: bool) -> io::Result<u64> {
+    write_pieces_at(file, &mut pieces, offset, durable)
+}
+
+/// The same; after an error, `pieces` is what was not written.
+pub fn write_pieces_at(file: &dyn File, pieces: &mut &mut [IoSlice<'_>], mut offset: u64, durable: bool) -> io::Result<u64> {
     /// Linux takes this many pieces in one call.
     const PIECES_MAX: usize = 1024;
     let mut calls = 0;
     let mut empty_calls = 0;
-    IoSlice::advance_slices(&mut pieces, 0); // drops empty pieces in front
+    IoSlice::advance_slices(pieces, 0); // drops empty pieces in front
     while !pieces.is_empty() {
         calls += 1;
         match file.write_at(&pieces[..pieces.len().min(PIECES_MAX)], offset, durable) {
@@ -115,7 +123,7 @@ pub fn write_all_at(file: &dyn File, mut pieces: &mut [IoSlice<'_>], mut offset:
             Ok(n) => {
                 empty_calls = 0;
                 offset += n as u64;
-                IoSlice::advance_slices(&mut pieces, n);
+                IoSlice::advance_slices(pieces, n);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => return Err(e),

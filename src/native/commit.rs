@@ -16,7 +16,7 @@ use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
 use crate::engine::record::{self, Kind};
 use crate::engine::{Commit, ReadOp, ReadState, WriteOp};
-use crate::io::write_all_at;
+use crate::io::write_pieces_at;
 use std::io::{self, IoSlice};
 
 /// How far ahead of its use an index line is asked for (measured: 16 to 32 is enough, beyond 64 it gets worse).
@@ -106,7 +106,10 @@ impl NativeEngine {
             }
         }
         let durable = place.sync == SyncWay::ByWrite && !planted(Bug::AckBeforeSync);
-        write_all_at(&*place.chunk.file, &mut pieces, place.offset, durable)
+        let mut left = &mut pieces[..];
+        let written = write_pieces_at(&*place.chunk.file, &mut left, place.offset, durable);
+        place.lacks_only_zeros = written.is_err() && left.iter().all(|piece| piece.iter().all(|byte| *byte == 0));
+        written
     }
 
     /// Makes the group visible, all of it at once. In the order of turns.

@@ -98,6 +98,8 @@ pub struct Place {
     generation: u64,
     /// How the group becomes durable.
     pub sync: SyncWay,
+    /// Writing failed when nothing but zeros was left to be written: a longer file makes the frame whole.
+    pub lacks_only_zeros: bool,
 }
 
 /// How a group becomes durable.
@@ -153,8 +155,10 @@ impl Log {
             let start = start_of(active, state.fresh_block);
             start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
         });
-        if !fits {
-            self.begin_chunk(&mut state, chunks, counters)?;
+        if !fits && let Err(error) = self.begin_chunk(&mut state, chunks, counters) {
+            // The file may be there all the same, and its header says that the old chunk ends where it ends now.
+            state.active = None;
+            return Err(error);
         }
         state.unsynced.try_reserve(1).map_err(|_| Error::no_memory("no memory for the log's tables: free memory"))?;
         let fresh = state.fresh_block;
@@ -188,6 +192,7 @@ impl Log {
             before,
             generation: state.generation,
             sync,
+            lacks_only_zeros: false,
         })
     }
 
@@ -242,7 +247,7 @@ impl Log {
         }
         // The log goes on in a new chunk, and what lies behind the cut counts for nothing from then on. A frame that was
         // not written whole can never become valid, so the outcome is known: it did not happen. Only a synchronous
-        // write may have failed after the last byte.
+        // write may have failed after the last byte, and zeros that are missing may yet appear by themselves.
         if state.generation == place.generation {
             state.generation += 1;
             state.end = place.before;
@@ -251,7 +256,7 @@ impl Log {
                 *last = (*last).min(place.before.last_seq);
             }
         }
-        if place.sync == SyncWay::ByWrite { failed.in_doubt() } else { failed }
+        if place.sync == SyncWay::ByWrite || place.lacks_only_zeros { failed.in_doubt() } else { failed }
     }
 
     /// A sync takes its place in the log: the next frame begins on a fresh block.

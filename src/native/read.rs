@@ -114,7 +114,8 @@ impl NativeEngine {
                     reads.push(ReadAt { file: &*seen.chunk.file, offset: place.offset(), buf, result: Ok(0) });
                     asked.push((seen, *place, *op));
                 }
-                None => reader.failed(*op, Error::new(Code::CORRUPTED, "internal error: the index names a chunk that is not there")),
+                // Closing lets go of all chunks.
+                None => reader.failed(*op, self.check_open().err().unwrap_or_else(no_chunk)),
             }
         }
         let report = self.disk.read_many(&mut reads, how);
@@ -152,6 +153,10 @@ impl NativeEngine {
 
 fn no_memory() -> Error {
     Error::no_memory("no memory to read with: free memory or read fewer keys at a time")
+}
+
+fn no_chunk() -> Error {
+    Error::new(Code::CORRUPTED, "internal error: the index names a chunk that is not there")
 }
 
 fn seen(view: &View, place: Place) -> Option<&Seen> {

@@ -7,7 +7,7 @@
 
 use super::chunks::{Chunk, Chunks, file_name, id_of};
 use super::frame::{
-    BATCH_ENTRY_LEN, BadHeader, BatchEntry, CHUNK_HEADER_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd,
+    BATCH_ENTRY_LEN, BadHeader, BatchEntry, CHUNK_HEADER_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt,
 };
 use super::index::{Index, Place};
 use super::log::LogStart;
@@ -23,6 +23,13 @@ use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::record::{ALIGN, Kind, Record, stored_sum};
 use crate::io::{Dir, File, read_full_at};
+use std::collections::VecDeque;
+
+/// Times that recovery begins anew because the disk holds something else than the kernel had shown.
+const LOOKS_MAX: u32 = 3;
+
+/// Highest number of a chunk or record to go on from.
+const NUMBER_MAX: u64 = u64::MAX / 2;
 
 /// A chunk file with a good header.
 struct Found {
@@ -39,12 +46,20 @@ struct Inventory {
     highest_id: u64,
 }
 
-/// How far the replay of a chunk came.
-enum Replayed {
-    /// To its end.
-    Whole { closed: bool },
-    /// To a place behind which nothing is good.
-    Torn { at: u64 },
+/// A frame that is good in itself, and the next one behind a given end of the log.
+struct Good {
+    header: FrameHeader,
+    at: u64,
+    len: u64,
+    /// The log's end with this frame.
+    end: LogEnd,
+}
+
+/// A frame that nothing may have made durable: once a watermark reaches the end before it, everything before it is.
+struct Doubt {
+    chunk: u64,
+    at: u64,
+    before: LogEnd,
 }
 
 struct Replay<'a> {
@@ -54,30 +69,59 @@ struct Replay<'a> {
     chunks: &'a Chunks,
     end: LogEnd,
     watermark: u64,
+    /// Where frames begin that nothing proves durable yet, by rising sequence numbers; the first is the one that counts.
+    doubts: VecDeque<Doubt>,
 }
 
 /// Replays the store in `dir`. Returns how the log goes on.
 pub fn recover(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut Index, chunks: &Chunks) -> Result<LogStart> {
+    for _ in 0..LOOKS_MAX {
+        if let Some(start) = look(dir, store_path, hasher, index, chunks)? {
+            return Ok(start);
+        }
+        chunks.clear();
+        *index = Index::new()?;
+    }
+    let text = format!("store {store_path}: what its files hold changes from one look to the next: check the disk");
+    Err(Error::new(Code::IO, text))
+}
+
+/// The same; `None` if the disk holds something else than the kernel had shown.
+fn look(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut Index, chunks: &Chunks) -> Result<Option<LogStart>> {
     let mut inventory = take_inventory(dir, store_path)?;
     inventory.found.sort_by_key(|found| found.header.chunk);
-    let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0) + 1;
+    let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0).saturating_add(1);
+    check_number(inventory.highest_id, || file_name(inventory.highest_id), store_path)?;
     let next_chunk = inventory.highest_id + 1;
     let Some(newest) = inventory.found.last() else {
         let mut store = [0; 16];
         store[..8].copy_from_slice(&random::secret_u64().to_le_bytes());
         store[8..].copy_from_slice(&random::secret_u64().to_le_bytes());
         let leftovers = inventory.unfinished.into_iter().map(file_name).collect();
-        return Ok(LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers });
+        return Ok(Some(LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers }));
     };
     let store = newest.header.store;
     check_identities(&inventory, &store, store_path)?;
     let (chain, mut leftovers) = chain_of(inventory, store_path)?;
-    let mut replay = Replay { store_path, hasher, index, chunks, end: LogEnd::default(), watermark: 0 };
+    let mut replay = Replay { store_path, hasher, index, chunks, end: LogEnd::default(), watermark: 0, doubts: VecDeque::new() };
     replay.chain(&chain)?;
     // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
-    let kept = replay.kept(&chain);
+    let kept = chain.iter().take_while(|found| found.header.chunk <= replay.end.chunk).count();
+    if !replay.is_durable(dir, &chain, kept)? {
+        return Ok(None);
+    }
+    check_number(replay.end.last_seq, || format!("record {}", replay.end.last_seq), store_path)?;
     leftovers.extend(chain[kept..].iter().map(|found| file_name(found.header.chunk)));
-    Ok(LogStart { store, epoch, next_chunk, end: replay.end, leftovers })
+    Ok(Some(LogStart { store, epoch, next_chunk, end: replay.end, leftovers }))
+}
+
+/// Numbers only rise. What stands in a file may be anything, and must leave room for all that can ever be written.
+fn check_number(number: u64, what: impl Fn() -> String, store_path: &str) -> Result<()> {
+    if number <= NUMBER_MAX {
+        return Ok(());
+    }
+    let text = format!("store {store_path}: {} has a number that no store comes to: take it away or restore a backup", what());
+    Err(Error::new(Code::NO_SPACE, text))
 }
 
 fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {
@@ -177,33 +221,28 @@ fn chain_of(inventory: Inventory, store_path: &str) -> Result<(Vec<Found>, Vec<S
 }
 
 impl Replay<'_> {
-    /// How many chunks of the chain hold what counts: its last one is where the log ends.
-    fn kept(&self, chain: &[Found]) -> usize {
-        chain.iter().take_while(|found| found.header.chunk <= self.end.chunk).count()
-    }
-
-    /// Replays the chain.
+    /// Replays the chain, as far as it is good.
     fn chain(&mut self, chain: &[Found]) -> Result<()> {
-        let mut closed = false;
         for (i, found) in chain.iter().enumerate() {
             let chunk = self.chunks.add(&found.header, Arc::clone(&found.file), None)?;
-            self.watermark = self.watermark.max(found.header.watermark);
+            self.proven(found.header.watermark);
             let successor = chain.get(i + 1).map(|next| next.header.before);
-            let limit = successor.map_or(found.len, |before| before.valid_bytes.min(found.len));
-            let replayed = self.chunk(found, &chunk, limit)?;
-            let at = match (&replayed, successor) {
-                (Replayed::Whole { .. }, None) => {
-                    closed = matches!(replayed, Replayed::Whole { closed: true });
-                    continue;
-                }
-                (_, Some(before)) if before.last_seq == self.end.last_seq && before.digest == self.end.digest => continue,
-                (Replayed::Whole { .. }, Some(_)) => self.end.valid_bytes,
-                (Replayed::Torn { at }, _) => *at,
-            };
-            self.judge(&chain[i..], at)?;
-            return self.sync(&chain[..=i]);
+            let (at, whole) = self.chunk(found, &chunk, limit(chain, i))?;
+            match successor {
+                None if whole => {}
+                Some(before) if before.last_seq == self.end.last_seq && before.digest == self.end.digest => {}
+                _ => return self.judge(&chain[i..], at),
+            }
         }
-        if closed { Ok(()) } else { self.sync(chain) }
+        Ok(())
+    }
+
+    /// Everything up to `watermark` is on stable storage.
+    fn proven(&mut self, watermark: u64) {
+        self.watermark = self.watermark.max(watermark);
+        while self.doubts.get(1).is_some_and(|next| next.before.last_seq <= self.watermark) {
+            self.doubts.pop_front();
+        }
     }
 
     /// Nothing good is at byte `at` of the first chunk of `rest`: a torn tail, or damage?
@@ -248,20 +287,45 @@ impl Replay<'_> {
         Ok(highest)
     }
 
-    /// What was found must stay found: it is made durable before anybody reads it.
-    fn sync(&self, chunks: &[Found]) -> Result<()> {
-        // A chunk is synced before frames behind it are acknowledged, but not before its successor is begun.
-        let mut covered = false;
-        for (i, found) in chunks.iter().enumerate().rev() {
-            if covered {
-                break;
+    /// What was found must stay found: it is made durable before anybody reads it. False: it has changed by that.
+    ///
+    /// A sync alone would not do. If a sync failed earlier, the kernel may show bytes that it takes for written and that
+    /// are not on the disk; whoever wrote behind them would lose everything with them. So what no watermark proves to
+    /// be durable is synced, dropped from the kernel's memory, and read once more.
+    fn is_durable(&self, dir: &dyn Dir, chain: &[Found], kept: usize) -> Result<bool> {
+        if self.watermark < self.end.last_seq
+            && let Some(first) = self.doubts.front()
+        {
+            let mut end = first.before;
+            for (i, found) in chain[..kept].iter().enumerate().filter(|(_, found)| found.header.chunk >= first.chunk) {
+                self.make_stable(found)?;
+                let mut window = Window::new(&*found.file, limit(chain, i));
+                let mut at = if found.header.chunk == first.chunk { first.at } else { CHUNK_HEADER_LEN as u64 };
+                while let Some(good) = self.next_frame(&mut window, found, at, &end)? {
+                    at = good.at + good.len;
+                    end = good.end;
+                }
             }
-            found.file.sync().map_err(|e| {
-                let file = file_name(found.header.chunk);
-                Error::from_io(format_args!("store {}: syncing {file} failed", self.store_path), &e)
-            })?;
-            covered = i > 0 && found.header.watermark >= found.header.before.last_seq;
+            if end != self.end {
+                return Ok(false);
+            }
         }
+        // A chunk that was begun and never used: its header may say where the one before it was cut.
+        let Some(unused) = chain.get(kept) else { return Ok(true) };
+        self.make_stable(unused)?;
+        dir.sync().map_err(|e| Error::from_io(format_args!("store {}: syncing the directory failed", self.store_path), &e))?;
+        let mut header = Window::new(&*unused.file, CHUNK_HEADER_LEN as u64);
+        let block = header.bytes(0, CHUNK_HEADER_LEN as u64).map_err(|e| self.read_failed(unused, &e))?;
+        Ok(block.map(ChunkHeader::decode) == Some(Ok(unused.header)))
+    }
+
+    /// Syncs a file and has the next reads come from the disk.
+    fn make_stable(&self, found: &Found) -> Result<()> {
+        found.file.sync().map_err(|e| {
+            let file = file_name(found.header.chunk);
+            Error::from_io(format_args!("store {}: syncing {file} failed", self.store_path), &e)
+        })?;
+        found.file.forget();
         Ok(())
     }
 
@@ -270,60 +334,70 @@ impl Replay<'_> {
         Error::from_io(format_args!("store {}: reading {file} failed, so it is not known what it holds", self.store_path), error)
     }
 
-    /// Replays one chunk up to `limit`.
-    fn chunk(&mut self, found: &Found, chunk: &Chunk, limit: u64) -> Result<Replayed> {
+    /// Replays one chunk up to `limit`. Returns where the good frames end, and whether nothing lies behind them.
+    fn chunk(&mut self, found: &Found, chunk: &Chunk, limit: u64) -> Result<(u64, bool)> {
         let mut window = Window::new(&*found.file, limit);
         let mut at = CHUNK_HEADER_LEN as u64;
-        let mut closed = false;
-        loop {
-            // The next frame follows at once, or, behind a sync, on the next fresh block. What lies in the gap says
-            // nothing: a crash may leave anything where nobody has written. The digest tells whether it is the next.
-            let mut next = None;
-            for place in [at, at.next_multiple_of(BLOCK_BYTES as u64)] {
-                next = self.frame(&mut window, found, chunk, place)?;
-                if next.is_some() {
-                    break;
+        while let Some(good) = self.next_frame(&mut window, found, at, &self.end)? {
+            at = good.at + good.len;
+            if good.header.kind == FrameKind::Data {
+                if good.at % BLOCK_BYTES as u64 == 0 || self.doubts.is_empty() {
+                    self.doubts.push_back(Doubt { chunk: chunk.id, at: good.at, before: self.end });
                 }
+                let payload_at = good.at + good.header.payload_at();
+                let payload = window.bytes(payload_at, good.header.payload_len).map_err(|e| self.read_failed(found, &e))?;
+                apply(self.index, self.hasher, self.chunks, chunk, payload.unwrap_or(&[]), payload_at)?;
             }
-            let Some((kind, end)) = next else {
-                let rest_is_zero = is_zero(&mut window, at, limit).map_err(|e| self.read_failed(found, &e))?;
-                return Ok(if rest_is_zero { Replayed::Whole { closed } } else { Replayed::Torn { at } });
-            };
-            closed = kind == FrameKind::Close && self.watermark >= self.end.last_seq;
-            at = end;
+            self.end = good.end;
+            self.proven(good.header.watermark);
         }
+        let rest_is_zero = is_zero(&mut window, at, limit).map_err(|e| self.read_failed(found, &e))?;
+        Ok((at, rest_is_zero))
     }
 
-    /// Applies the frame at `at` if there is one and all of it is good; returns its kind and end.
-    fn frame(&mut self, window: &mut Window<'_>, found: &Found, chunk: &Chunk, at: u64) -> Result<Option<(FrameKind, u64)>> {
-        let header = window.bytes(at, FRAME_HEADER_LEN as u64).map_err(|e| self.read_failed(found, &e))?;
-        let Some(frame) = header.and_then(|bytes| FrameHeader::decode(bytes, chunk.salt, at)) else { return Ok(None) };
-        let fits = frame.len().and_then(|len| at.checked_add(len)).filter(|end| *end <= window.end());
-        let (Some(end), Some(last_seq)) = (fits, frame.last_seq()) else { return Ok(None) };
-        if frame.digest_before != self.end.digest || frame.first_seq <= self.end.last_seq {
+    /// The frame that follows the log's end `before`, looked for from `at` on.
+    ///
+    /// It follows at once, or, behind a sync, on the next fresh block. What lies in the gap says nothing: a crash may
+    /// leave anything where nobody has written. The digest tells whether it is the next.
+    fn next_frame(&self, window: &mut Window<'_>, found: &Found, at: u64, before: &LogEnd) -> Result<Option<Good>> {
+        let fresh = at.next_multiple_of(BLOCK_BYTES as u64);
+        let good = self.frame(window, found, at, before)?;
+        if good.is_some() || fresh == at { Ok(good) } else { self.frame(window, found, fresh, before) }
+    }
+
+    /// The frame at `at`, if there is one, all of it is good, and it follows `before`.
+    fn frame(&self, window: &mut Window<'_>, found: &Found, at: u64, before: &LogEnd) -> Result<Option<Good>> {
+        let salt = found.header.salt();
+        let bytes = window.bytes(at, FRAME_HEADER_LEN as u64).map_err(|e| self.read_failed(found, &e))?;
+        let Some(header) = bytes.and_then(|bytes| FrameHeader::decode(bytes, salt, at)) else { return Ok(None) };
+        let (Some(len), Some(last_seq)) = (header.len(), header.last_seq()) else { return Ok(None) };
+        if header.digest_before != before.digest || header.first_seq <= before.last_seq {
             return Ok(None);
         }
-        let read = window.bytes(at, end - at).map_err(|e| self.read_failed(found, &e))?;
-        let Some(bytes) = read else { return Ok(None) };
-        let (head, payload) = bytes.split_at(frame.payload_at() as usize);
+        let Some(bytes) = window.bytes(at, len).map_err(|e| self.read_failed(found, &e))? else { return Ok(None) };
+        let (head, payload) = bytes.split_at(header.payload_at() as usize);
         let table = &head[FRAME_HEADER_LEN..];
         let listed: u64 = table.chunks_exact(BATCH_ENTRY_LEN).map(|entry| u64::from(BatchEntry::decode(entry).records)).sum();
-        let payload_at = at + frame.payload_at();
-        let good = listed == u64::from(frame.records) && digest_of(&frame, table, payload, payload_at, chunk) == Some(frame.digest);
-        let zero_tail = payload.ends_with(&[0; 64]);
-        let waved_through = planted(Bug::ApplyHalfBatch) || (planted(Bug::AcceptZeroTail) && zero_tail);
+        let payload_at = at + header.payload_at();
+        let good = listed == u64::from(header.records) && digest_of(&header, table, payload, payload_at, salt) == Some(header.digest);
+        let waved_through = planted(Bug::ApplyHalfBatch) || (planted(Bug::AcceptZeroTail) && payload.ends_with(&[0; 64]));
         if !good && !waved_through {
             return Ok(None);
         }
-        self.watermark = self.watermark.max(frame.watermark);
-        if frame.kind != FrameKind::Data {
-            // It says something of the log and is no part of it: nothing depends on whether it reached the disk.
-            return Ok(Some((frame.kind, end)));
-        }
-        apply(self.index, self.hasher, self.chunks, chunk, payload, payload_at)?;
-        self.end = LogEnd { chunk: chunk.id, valid_bytes: end, last_seq: last_seq.max(self.end.last_seq), digest: frame.digest };
-        Ok(Some((frame.kind, end)))
+        // A frame without records says something of the log and is no part of it: nothing depends on whether it
+        // reached the disk.
+        let end = match header.kind {
+            FrameKind::Data => LogEnd { chunk: found.header.chunk, valid_bytes: at + len, last_seq, digest: header.digest },
+            FrameKind::Beat | FrameKind::Close => *before,
+        };
+        Ok(Some(Good { header, at, len, end }))
     }
+}
+
+/// How far chunk `i` of the chain is to be read: as its successor says.
+fn limit(chain: &[Found], i: usize) -> u64 {
+    let said = chain.get(i + 1).map_or(u64::MAX, |next| next.header.before.valid_bytes);
+    said.min(chain[i].len)
 }
 
 /// Whether there are only zeros from `at` to `limit`.
@@ -339,11 +413,11 @@ fn is_zero(window: &mut Window<'_>, mut at: u64, limit: u64) -> std::io::Result<
 }
 
 /// The digest that a frame with these records has; `None` if a record is bad or their number is wrong.
-fn digest_of(frame: &FrameHeader, table: &[u8], payload: &[u8], payload_at: u64, chunk: &Chunk) -> Option<u64> {
+fn digest_of(frame: &FrameHeader, table: &[u8], payload: &[u8], payload_at: u64, salt: Salt) -> Option<u64> {
     let mut digest = Digest::new(frame.digest_before);
     let (mut at, mut records) = (0, 0);
     while at < payload.len() {
-        let (_, len) = Record::parse_checked(&payload[at..], chunk.salt.at(payload_at + at as u64)).ok()?;
+        let (_, len) = Record::parse_checked(&payload[at..], salt.at(payload_at + at as u64)).ok()?;
         digest.record(stored_sum(&payload[at..]));
         at += len;
         records += 1;

@@ -20,11 +20,6 @@ impl<'a> Window<'a> {
         Window { file, end, start: 0, bytes: Vec::new() }
     }
 
-    /// Where it ends, in bytes.
-    pub fn end(&self) -> u64 {
-        self.end
-    }
-
     /// The `len` bytes at `offset`; `None` if they are not all there. An I/O error is never taken for the end.
     pub fn bytes(&mut self, offset: u64, len: u64) -> io::Result<Option<&[u8]>> {
         let Some(end) = offset.checked_add(len).filter(|end| *end <= self.end) else { return Ok(None) };

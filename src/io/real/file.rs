@@ -129,6 +129,12 @@ impl File for RealFile {
         self.check_identity()
     }
 
+    fn forget(&self) {
+        // Advice: where it is not taken, reads show what they showed before.
+        // SAFETY: the descriptor is ours and open.
+        let _ = unsafe { libc::posix_fadvise(self.fd.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         let place = file_offset(len)?;
         let _limit = SizeLimit::before_growing_to(len);

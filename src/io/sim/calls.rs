@@ -181,6 +181,12 @@ impl File for SimFile {
         }
     }
 
+    fn forget(&self) {
+        if let Ok(node) = self.state.lock().file(self.id) {
+            node.forget();
+        }
+    }
+
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         match state.judge(Calls::SET_LEN)? {

@@ -18,6 +18,15 @@ enum Change {
     SetLen(u64),
 }
 
+impl Change {
+    fn apply(&self, content: &mut Content) {
+        match self {
+            Change::Write { offset, data, .. } => content.write(*offset, data),
+            Change::SetLen(len) => content.set_len(*len),
+        }
+    }
+}
+
 /// One file.
 #[derive(Clone, Default)]
 pub(super) struct Node {
@@ -72,11 +81,20 @@ impl Node {
             return;
         }
         for change in self.unsynced.drain(..) {
-            match change {
-                Change::Write { offset, data, .. } => self.stable.write(offset, &data),
-                Change::SetLen(len) => self.stable.set_len(len),
-            }
+            change.apply(&mut self.stable);
         }
+    }
+
+    /// Drops what the cache holds and will not write any more: reads show the disk.
+    pub(super) fn forget(&mut self) {
+        if !self.split {
+            return;
+        }
+        self.seen = self.stable.clone();
+        for change in &self.unsynced {
+            change.apply(&mut self.seen);
+        }
+        self.split = !self.unsynced.is_empty();
     }
 
     /// The sync failed: some of it may have arrived, the rest never will, and the next sync knows nothing of it.

@@ -263,7 +263,11 @@ fn a_failed_sync_loses_what_it_was_to_keep() {
             Aftermath::Reverts => assert!(seen == left),
             Aftermath::Mixed => assert!(seen != left && seen.contains(&1) && seen.contains(&2)),
         }
+        file.forget();
+        assert!(disk.read_raw(NAME).unwrap() == left, "who forgets the cache reads the disk");
         write(&file, 0, &[3; 40 * 4096], false);
+        file.forget();
+        assert!(disk.read_raw(NAME).unwrap().iter().all(|b| *b == 3), "what is yet to be written is not forgotten");
         file.sync().unwrap();
         assert!(after_cut(&disk, Survival::NOTHING).iter().all(|b| *b == 3), "what is written anew is synced anew");
     }

@@ -27,21 +27,27 @@ pub struct Tally {
 }
 
 /// A seed under test.
-struct Exploration {
+pub struct Exploration {
     workload: Workload,
     rng: Random,
-    tally: Tally,
+    pub tally: Tally,
 }
 
 /// A disk that a crash has left, and what is known about it.
-struct Image {
-    disk: SimDisk,
-    oracle: Oracle,
-    end: End,
-    depth: u32,
+pub struct Image {
+    pub disk: SimDisk,
+    pub oracle: Oracle,
+    pub end: End,
+    /// Crashes so far.
+    pub depth: u32,
 }
 
 impl Exploration {
+    /// Nothing tried yet.
+    pub fn new(workload: Workload, seed: u64) -> Exploration {
+        Exploration { workload, rng: Random::new(!seed), tally: Tally { seeds: 1, ..Tally::default() } }
+    }
+
     /// Crashes the workload at each of its steps.
     fn explore(&mut self) {
         let whole = self.workload.new_disk();
@@ -62,7 +68,7 @@ impl Exploration {
     }
 
     /// What a stopped machine may leave. `earlier`: how it had ended before, if it has not recovered since.
-    fn images_of(&mut self, disk: &SimDisk, oracle: &Oracle, earlier: End, depth: u32) {
+    pub fn images_of(&mut self, disk: &SimDisk, oracle: &Oracle, earlier: End, depth: u32) {
         for survival in [Survival::draw(&mut self.rng), Survival::draw(&mut self.rng)] {
             let disk = disk.crash_image(&mut self.rng, survival);
             self.check(Image { disk, oracle: oracle.clone(), end: End::PowerCut, depth });
@@ -73,6 +79,15 @@ impl Exploration {
     }
 
     fn check(&mut self, image: Image) {
+        let state = self.look(&image);
+        let every_step = image.depth == 1 && self.rng.one_in(40);
+        if image.depth < DEPTH_MAX && (every_step || self.rng.one_in(8)) {
+            self.go_on(&image, state, every_step);
+        }
+    }
+
+    /// Opens the image and reads everything.
+    pub fn look(&mut self, image: &Image) -> State {
         self.tally.images += 1;
         self.tally.deep_images += u64::from(image.depth > 1);
         image.disk.set_space(None);
@@ -82,14 +97,11 @@ impl Exploration {
             Err(error) => panic!("the store that {:?} left cannot be used: {error}", image.end),
         };
         image.oracle.check(&state, image.end).unwrap_or_else(|text| panic!("{text}"));
-        let every_step = image.depth == 1 && self.rng.one_in(40);
-        if image.depth < DEPTH_MAX && (every_step || self.rng.one_in(8)) {
-            self.go_on(&image, state, every_step);
-        }
+        state
     }
 
     /// Opens the image, writes on, closes; crashes that, too.
-    fn go_on(&mut self, image: &Image, state: State, every_step: bool) {
+    pub fn go_on(&mut self, image: &Image, state: State, every_step: bool) {
         let sequel = self.workload.sequel(self.rng.next_u64(), image.depth);
         let whole = image.disk.twin();
         let driver = sequel.run(&whole, state, true).unwrap_or_else(|error| panic!("after recovery: {error}"));
@@ -110,16 +122,11 @@ impl Exploration {
     }
 }
 
-/// Tries one seed; a violation is a panic that says how to see it again.
-pub fn try_seed(seed: u64) -> Tally {
-    let tally = Tally { seeds: 1, ..Tally::default() };
-    let mut exploration = Exploration { workload: Workload::draw(seed), rng: Random::new(!seed), tally };
-    if let Err(violation) = catch_unwind(AssertUnwindSafe(|| exploration.explore())) {
-        say(&format!("simulator: violation after {} images of {:?}", exploration.tally.images, exploration.workload));
-        say(&format!("again: KVBATCH_SIM_SEED={seed} cargo test --lib native::tests::crash::simulator -- --nocapture"));
-        std::panic::resume_unwind(violation);
-    }
-    exploration.tally
+/// Tries one seed: what was tried, and the panic that tells of a violation, if there is one.
+pub fn try_seed(seed: u64) -> (Tally, std::thread::Result<()>) {
+    let mut exploration = Exploration::new(Workload::draw(seed), seed);
+    let result = catch_unwind(AssertUnwindSafe(|| exploration.explore()));
+    (exploration.tally, result)
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -140,7 +147,12 @@ fn simulator() {
     };
     let mut tally = Tally::default();
     for seed in seeds {
-        let one = try_seed(seed);
+        let (one, result) = try_seed(seed);
+        if let Err(violation) = result {
+            say(&format!("simulator: violation after {} images of {:?}", one.images, Workload::draw(seed)));
+            say(&format!("again: KVBATCH_SIM_SEED={seed} cargo test --lib native::tests::crash::simulator -- --nocapture"));
+            std::panic::resume_unwind(violation);
+        }
         tally.seeds += one.seeds;
         tally.images += one.images;
         tally.deep_images += one.deep_images;

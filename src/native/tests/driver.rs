@@ -18,7 +18,7 @@ use std::io;
 use std::path::Path;
 
 /// The hints of all reads here: the simulated disk has but one way.
-const HINTS: ReadHints = ReadHints { depth: 8, sort: true, prefetch: true, polling: false };
+pub const HINTS: ReadHints = ReadHints { depth: 8, sort: true, prefetch: true, polling: false };
 
 /// Opens the store on `disk`.
 pub fn open(disk: &SimDisk, options: Options) -> Result<Arc<NativeEngine>, Error> {
@@ -150,6 +150,8 @@ pub struct Driver {
     pub disk: SimDisk,
     /// Errors that calls have returned, to be looked at by whoever planned failures.
     pub errors: Vec<Error>,
+    /// The store was closed and could not be opened again.
+    pub shut: bool,
     flying: VecDeque<Flying>,
     held: Vec<Held>,
     next_batch: u64,
@@ -164,6 +166,7 @@ impl Driver {
             oracle: Oracle::new(base),
             disk: disk.clone(),
             errors: Vec::new(),
+            shut: false,
             flying: VecDeque::new(),
             held: Vec::new(),
             next_batch: 1,
@@ -202,6 +205,11 @@ impl Driver {
         if !waiting.is_empty() {
             self.write(waiting[rng.below(waiting.len() as u64) as usize]);
         }
+    }
+
+    /// Writes the group that was staged first.
+    pub fn write_first(&mut self) {
+        self.write(0);
     }
 
     /// Writes the group that was staged last.
@@ -267,6 +275,15 @@ impl Driver {
         }
     }
 
+    /// Commits one batch behind everything that is on its way.
+    pub fn commit(&mut self, durable: bool, effects: &[Effect]) -> Result<(), Error> {
+        self.settle();
+        let before = self.errors.len();
+        self.stage(vec![Batch::new(&self.engine.hasher, durable, effects.to_vec(), Vec::new())]);
+        self.settle();
+        self.errors.get(before).map_or(Ok(()), |error| Err(error.clone()))
+    }
+
     /// Publishes everything that is on its way.
     pub fn settle(&mut self) {
         while !self.flying.is_empty() {
@@ -310,11 +327,15 @@ impl Driver {
 
     /// Opens the store again, in the same process. A machine that stops meanwhile is no error.
     pub fn reopen(&mut self, options: Options) -> Result<(), Error> {
-        match open(&self.disk, options).and_then(|engine| Ok((state_of(&engine)?, engine))) {
+        let opened = open(&self.disk, options).and_then(|engine| Ok((state_of(&engine)?, engine)));
+        self.shut = opened.is_err();
+        match opened {
             Err(_) if self.disk.crashed() => Ok(()),
             Err(error) => Err(error),
             Ok((state, engine)) => {
-                self.oracle.check(&state, End::Kill).unwrap_or_else(|text| panic!("{text}"));
+                // A failed sync may have taken from the kernel what it was to keep.
+                let lost = self.errors.iter().any(|error| error.code == Code::IO);
+                self.oracle.check(&state, if lost { End::PowerCut } else { End::Kill }).unwrap_or_else(|text| panic!("{text}"));
                 (self.oracle, self.engine) = (Oracle::new(state), engine);
                 Ok(())
             }

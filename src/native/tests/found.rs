@@ -1,9 +1,11 @@
 //! What the simulator has found, each told as the shortest story that shows it.
 
 use super::driver::{Batch, Driver, open, state_of};
-use super::model::{Effect, End, KEYS, Oracle, State};
+use super::model::{Effect, End, KEYS, Oracle, State, value_bytes};
+use crate::base::code::Code;
 use crate::base::random::Random;
-use crate::io::sim::{Faults, Fill, SimDisk, Survival, Tear};
+use crate::engine::Engine;
+use crate::io::sim::{Calls, Faults, Fill, SimDisk, Survival, Tear};
 use crate::native::Options;
 
 const OPTIONS: Options = Options { chunk_bytes: 1 << 20, hot_log_bytes: 0 };
@@ -25,8 +27,7 @@ fn stage(driver: &mut Driver, durable: bool, effects: &[Effect]) {
 }
 
 fn commit(driver: &mut Driver, durable: bool, effects: &[Effect]) {
-    stage(driver, durable, effects);
-    driver.settle();
+    driver.commit(durable, effects).unwrap();
 }
 
 /// Opens what a crash has left; the oracle has to agree.
@@ -124,4 +125,61 @@ fn what_lies_in_a_gap_says_nothing() {
         let survival = Survival { keep: 0.5, fill: Fill::Garbage, ..Survival::NOTHING };
         look(&disk.crash_image(&mut rng, survival), &driver.oracle, End::PowerCut);
     }
+}
+
+/// A sync failed, and the kernel took the bytes for written. The next process read them from the cache, synced them in
+/// vain, and wrote behind them: what the disk had never held took everything behind it along.
+#[test]
+fn nothing_depends_on_what_only_the_cache_holds() {
+    let disk = new_disk();
+    let mut poisoned = driver(&disk, [0; KEYS]);
+    commit(&mut poisoned, true, &[(0, 1)]);
+    commit(&mut poisoned, false, &[(0, 2)]);
+    disk.fail_at(1, libc::EIO, false, Calls::SYNC);
+    assert_eq!(poisoned.engine.sync().unwrap_err().code, Code::IO);
+    assert_eq!(poisoned.commit(false, &[(0, 3)]).unwrap_err().code, Code::IO, "and it takes no more writes");
+    let disk = disk.kill_image();
+    let state = look(&disk.twin(), &poisoned.oracle, End::PowerCut);
+    let mut driver = driver(&disk, state);
+    commit(&mut driver, true, &[(0, 4)]);
+    commit(&mut driver, true, &[(0, 5)]);
+    let state = look(&disk.crash_image(&mut Random::new(1), Survival::NOTHING), &driver.oracle, End::PowerCut);
+    assert_eq!(state[0], 5);
+}
+
+/// A chunk could not be begun because the directory's sync failed, and its file could not be taken away durably either.
+/// Its header said where the old chunk ends; a smaller group then went into the old chunk, behind that end.
+#[test]
+fn nothing_is_written_behind_a_cut_that_may_be_on_the_disk() {
+    let disk = new_disk();
+    let options = Options { chunk_bytes: 12 << 10, ..OPTIONS };
+    let mut driver = Driver::open(&disk, options, [0; KEYS]).unwrap();
+    commit(&mut driver, true, &[(0, 1)]);
+    disk.fail_at(1, libc::EIO, false, Calls::SYNC_DIR);
+    let many: Vec<Effect> = (0..100).map(|i| (1, 10 + i)).collect();
+    assert_eq!(driver.commit(true, &many).unwrap_err().code, Code::IO);
+    commit(&mut driver, true, &[(0, 2)]);
+    let mut rng = Random::new(1);
+    for _ in 0..DRAWS {
+        let state = look(&disk.crash_image(&mut rng, Survival { keep: 0.5, ..Survival::NOTHING }), &driver.oracle, End::PowerCut);
+        assert_eq!(state[..2], [2, 0]);
+    }
+}
+
+/// The disk was full when all but the last zeros of a frame had been written, and then it was not: a frame behind it
+/// made the file long enough. The frame that had been reported as failed for good was whole, and came back.
+#[test]
+fn a_frame_that_lacks_nothing_but_zeros_is_in_doubt() {
+    let version = (1..).find(|version| value_bytes(0, *version).ends_with(&[0; 600])).unwrap();
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    stage(&mut driver, false, &[(0, version)]);
+    stage(&mut driver, false, &[(1, 1)]);
+    disk.set_space(Some(value_bytes(0, version).len() as u64 - 400));
+    driver.write_first();
+    disk.set_space(None);
+    driver.settle();
+    assert!(driver.errors.iter().all(|error| error.code == Code::DISK_FULL) && driver.errors.len() == 2);
+    let state = look(&disk.kill_image(), &driver.oracle, End::Kill);
+    assert_eq!(state[..2], [version, 1]);
 }

@@ -1,7 +1,12 @@
 //! Tests of the engine as a whole, on a simulated disk.
 
 mod crash;
+mod damage;
 mod driver;
+mod faults;
 mod found;
 mod model;
+#[cfg(feature = "planted")]
+mod planted;
+mod property;
 mod workload;

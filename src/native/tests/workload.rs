@@ -24,6 +24,8 @@ pub struct Workload {
     /// Versions begin behind this.
     first_version: u32,
     space_one_in: u64,
+    /// Calls will fail as planned by somebody else, who looks at the errors.
+    hostile: bool,
 }
 
 impl Workload {
@@ -46,6 +48,7 @@ impl Workload {
             durable_of_8: [0, 2, 4, 8][rng.below(4) as usize],
             first_version: 1,
             space_one_in: if rng.one_in(4) { 12 } else { 0 },
+            hostile: false,
         }
     }
 
@@ -56,6 +59,11 @@ impl Workload {
         next.space_one_in = 0;
         next.first_version = self.first_version + (depth << 20);
         next
+    }
+
+    /// The same on a disk without chance, where failures are planned.
+    pub fn hostile(self) -> Workload {
+        Workload { faults: Faults::default(), space_one_in: 0, hostile: true, ..self }
     }
 
     /// The disk it begins on.
@@ -71,13 +79,20 @@ impl Workload {
         let mut driver = Driver::open(disk, self.options, base)?;
         for _ in 0..self.actions {
             run.act(&mut driver)?;
-            if disk.crashed() {
+            if disk.crashed() || driver.shut {
                 return Ok(driver);
             }
-            driver.check_errors(run.ever_full);
+            if !self.hostile {
+                driver.check_errors(run.ever_full);
+            }
         }
         disk.set_space(None);
         driver.settle();
+        if self.hostile {
+            driver.check_reads();
+            return Ok(driver);
+        }
+        run.write_once_more(&mut driver);
         driver.hold_reads((0..KEYS).collect());
         driver.check_reads();
         if closing {
@@ -130,8 +145,21 @@ impl Run<'_> {
         if driver.disk.crashed() {
             return Ok(());
         }
-        driver.check_errors(self.ever_full);
-        driver.reopen(self.workload.options)
+        if !self.workload.hostile {
+            driver.check_errors(self.ever_full);
+        }
+        match driver.reopen(self.workload.options) {
+            Err(error) if self.workload.hostile => driver.errors.push(error),
+            result => return result,
+        }
+        Ok(())
+    }
+
+    /// Whatever has happened to the disk meanwhile: as long as it works, so does the store.
+    fn write_once_more(&mut self, driver: &mut Driver) {
+        self.version += 1;
+        let result = driver.commit(true, &[(0, self.version)]);
+        assert!(driver.disk.crashed() || result.is_ok(), "{result:?}");
     }
 
     fn group(&mut self, driver: &Driver) -> Vec<Batch> {
