@@ -80,8 +80,8 @@ impl Exploration {
 
     fn check(&mut self, image: Image) {
         let state = self.look(&image);
-        let every_step = image.depth == 1 && self.rng.one_in(40);
-        if image.depth < DEPTH_MAX && (every_step || self.rng.one_in(8)) {
+        let every_step = image.depth == 1 && self.rng.one_in(100);
+        if image.depth < DEPTH_MAX && (every_step || self.rng.one_in(12)) {
             self.go_on(&image, state, every_step);
         }
     }

@@ -135,6 +135,11 @@ impl Oracle {
         self.durable = self.durable.max(groups);
     }
 
+    /// The disk lies: nothing that it has said counts.
+    pub fn promise_nothing(&mut self) {
+        self.durable = 0;
+    }
+
     /// Whether `found` is a state that the end may leave: a prefix of the commit order with all that was promised.
     pub fn check(&self, found: &State, end: End) -> Result<(), String> {
         let acknowledged = self.groups.iter().rposition(|group| group.outcome == Outcome::Published).map_or(0, |last| last + 1);
