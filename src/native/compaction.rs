@@ -160,9 +160,10 @@ impl NativeEngine {
     /// Takes a chunk, of which nothing is needed any more, out of the store.
     fn remove(&self, victim: &Arc<Chunk>) -> Result<()> {
         let chunks = self.chunks.by_age();
-        let published = self.log.published();
-        // The manifest speaks for all chunks before the first that is not yet sealed and published as a whole.
-        let settled: Vec<_> = chunks.iter().map_while(|chunk| chunk.end().filter(|end| end.last_seq <= published)).collect();
+        let durable = self.log.durable();
+        // The manifest speaks for all chunks before the first that is not yet sealed and durable as a whole: what was
+        // published since the sync need not be.
+        let settled: Vec<_> = chunks.iter().map_while(|chunk| chunk.end().filter(|end| end.last_seq <= durable)).collect();
         let covers = match chunks.get(settled.len()) {
             Some(unsettled) => unsettled.id - 1,
             None => self.log.last_chunk(), // also for those that were begun and given up

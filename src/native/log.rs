@@ -293,6 +293,11 @@ impl Log {
         self.published_chunk.load(Ordering::Acquire)
     }
 
+    /// The last sequence number that is on stable storage.
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
     /// The last sequence number that readers can see.
     pub fn published(&self) -> u64 {
         self.published.load(Ordering::Acquire)
