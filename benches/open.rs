@@ -45,7 +45,8 @@ fn fill(engine: &NativeEngine, first: u64, count: u64, durable: bool) {
 fn forget(path: &Path) {
     for entry in std::fs::read_dir(path).expect("a directory").flatten() {
         let of = format!("of={}", entry.path().display());
-        let _ = std::process::Command::new("dd").args([&of[..], "oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"]).status();
+        let _ =
+            std::process::Command::new("dd").args([&of[..], "oflag=nocache", "conv=notrunc,fdatasync", "count=0", "status=none"]).status();
     }
 }
 

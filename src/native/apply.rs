@@ -3,6 +3,7 @@
 //! `recovery` calls this. Nothing here can be wrong about the log: it can only lack memory.
 
 use super::index::{Index, Place};
+use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::sync::spawn_scoped;
@@ -107,20 +108,31 @@ impl Applier {
     /// Runs `body`, which gives batches to its argument and gets an empty one back for each; all are applied when this
     /// returns. `beside`: in a thread of its own.
     pub fn run<T>(&mut self, beside: bool, body: impl FnOnce(&mut dyn FnMut(Batch) -> Result<Batch>) -> Result<T>) -> Result<T> {
-        if !beside {
-            return body(&mut |batch| self.apply(&batch).map(|()| emptied(batch)));
-        }
+        let body = match beside {
+            true => match self.run_beside(body) {
+                Ok(result) => return result,
+                Err(body) => body, // no thread to be had: it is only slower
+            },
+            false => body,
+        };
+        body(&mut |batch| self.apply(&batch).map(|()| emptied(batch)))
+    }
+
+    fn run_beside<T, B>(&mut self, body: B) -> std::result::Result<Result<T>, B>
+    where
+        B: FnOnce(&mut dyn FnMut(Batch) -> Result<Batch>) -> Result<T>,
+    {
         std::thread::scope(|scope| {
             let (full, to_apply) = sync_channel(BATCHES_AHEAD);
             let (empty, to_fill) = sync_channel(BATCHES_AHEAD + 2);
-            let thread = spawn_scoped("kvbatch-apply", scope, move || self.apply_all(&to_apply, &empty))?;
+            let Ok(thread) = spawn_scoped("kvbatch-apply", scope, move || self.apply_all(&to_apply, &empty)) else { return Err(body) };
             let given = body(&mut |batch| {
                 full.send(batch).map_err(|_| no_memory())?; // the thread says better why it ended
                 Ok(to_fill.try_recv().unwrap_or_default())
             });
             drop(full);
-            let applied = thread.join().unwrap_or_else(|_| Err(Error::new(crate::base::code::Code::UNKNOWN, "internal error in recovery")));
-            applied.and(given)
+            let applied = thread.join().unwrap_or_else(|_| Err(Error::new(Code::UNKNOWN, "internal error in recovery")));
+            Ok(applied.and(given))
         })
     }
 

@@ -161,7 +161,8 @@ impl NativeEngine {
     fn remove(&self, victim: &Arc<Chunk>) -> Result<()> {
         let chunks = self.chunks.by_age();
         let durable = self.log.durable();
-        // The manifest speaks for all chunks before the first that is not yet sealed and durable as a whole.
+        // The manifest speaks for all chunks before the first that is not yet sealed and durable as a whole: what was
+        // published since the sync need not be.
         let settled: Vec<_> = chunks.iter().map_while(|chunk| chunk.end().filter(|end| end.last_seq <= durable)).collect();
         let covers = match chunks.get(settled.len()) {
             Some(unsettled) => unsettled.id - 1,

@@ -198,10 +198,11 @@ impl Store<'_> {
         };
         let total = self.chain.iter().map(to_replay).sum();
         let (end, passed, durable) = applier.run(total >= BYTES_FOR_TWO, |apply| {
-            let mut replay = Replay::new(self, secret, from, total, apply, tell);
+            let mut replay = Replay::new(self, secret, from, total, apply, &mut *tell);
             replay.chain()?;
             Ok((replay.end, replay.passed, replay.is_durable(dir)?))
         })?;
+        tell(Progress { done: total, total });
         if !durable {
             return Ok(Reading::Changed);
         }

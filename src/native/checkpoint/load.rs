@@ -2,7 +2,7 @@
 //! the log says the same, only slower.
 
 use super::file::{self, BLOCK_HEAD_LEN, FOOTER_LEN, HEAD_LEN, Head, MARKS, Slot, Tail};
-use crate::base::sync::{Arc, spawn_scoped};
+use crate::base::sync::{Arc, Mutex, spawn_scoped};
 use crate::io::{Dir, File, read_full_at};
 use crate::native::frame::Salt;
 use crate::native::index::{ENTRY_LEN, Index, Part, Place, SEGMENTS, SLOTS_MAX};
@@ -93,17 +93,26 @@ impl Checkpoint {
         (index.len() as u64 == self.tail.entries).then_some(live)
     }
 
-    /// Fills each part in a thread of its own, the last one in this.
+    /// Fills each part, all but the last in threads of their own if there are any to be had.
     fn fill(&self, mut parts: Vec<Part<'_>>, blank: &[Seen]) -> Option<Vec<Vec<Seen>>> {
         let mine = parts.pop()?;
         std::thread::scope(|scope| {
-            let mut others = Vec::new();
-            for part in parts {
-                others.push(spawn_scoped("kvbatch-load", scope, || self.fill_part(part, blank.to_vec())).ok()?);
+            let others: Vec<_> = parts
+                .into_iter()
+                .map(|part| {
+                    let part = Arc::new(Mutex::new(Some(part)));
+                    let taken = Arc::clone(&part);
+                    let thread = spawn_scoped("kvbatch-load", scope, move || self.fill_part(taken.lock().take()?, blank.to_vec()));
+                    (part, thread.ok())
+                })
+                .collect();
+            let mut seen = vec![self.fill_part(mine, blank.to_vec())?];
+            for (part, thread) in others {
+                seen.push(match thread {
+                    Some(thread) => thread.join().ok()??,
+                    None => self.fill_part(part.lock().take()?, blank.to_vec())?,
+                });
             }
-            let mine = self.fill_part(mine, blank.to_vec());
-            let mut seen: Vec<_> = others.into_iter().map(|other| other.join().ok().flatten()).collect::<Option<_>>()?;
-            seen.push(mine?);
             Some(seen)
         })
     }

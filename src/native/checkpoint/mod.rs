@@ -4,23 +4,7 @@
 //! leads to the older one, and from there to the whole log. It must never keep a writer waiting for long, and never be
 //! the only copy of anything. `write` makes them, `load` reads them, `file` knows the bytes.
 //!
-//! # The file
-//!
-//! `index-%016x.kvb`; numbers rise, and a file is never changed once it is finished. Little endian.
-//!
-//! ```text
-//! header, 4096 bytes      magic "\x89KVI\r\n\x1a\n", format version u32 (1), oldest reader u32 (1), store UUID 16,
-//!                         number u64, secret of the key hash 2 x u64, start, zeros, crc u32 of all before
-//! blocks, one for each segment of the index that holds anything, by rising segment:
-//!                         crc u32 of the rest of the block, segment u32, entries u64, then per entry tag u64, place u64
-//! slots, 64 bytes each, by rising chunk: slot u32, sealed u32 (0, 1), chunk u64, and of its end (0 if not sealed): valid bytes u64,
-//!                         last seq u64, digest u64; record bytes u64, tombstones u64, zero u64
-//! footer, 256 bytes       magic "KVI-END\n", number u64, where the slots begin u64, slots u64, entries u64, end,
-//!                         16 marks u64, zeros, crc u32 of slots and footer before
-//! ```
-//! `start` and `end` are places in the log: chunk u64, valid bytes u64, last seq u64, digest u64. A mark tells where the
-//! blocks of the next 64 segments begin. The checksums of blocks, and the one over slots and footer, are XORed with a
-//! salt made of the store's UUID, the number (inverted) and the offset; so no block is good anywhere else.
+//! docs/FORMAT.md draws the file.
 //!
 //! # What it says
 //!

@@ -8,11 +8,14 @@ use crate::base::random::Random;
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::Engine;
+use crate::io::Disk;
 use crate::io::sim::{Faults, SimDisk};
+use crate::native::checkpoint::{Checkpoint, number_of};
 use crate::native::chunks::Chunk;
 use crate::native::frame::LogEnd;
 use crate::native::{NativeEngine, Options};
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 
 /// What recovery has made of a store.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +63,13 @@ pub fn compare_with_full_replay(disk: &SimDisk, options: Options) -> u64 {
     assert_eq!(slow.counters().loaded_keys, 0);
     assert_eq!(anatomy(&quick), anatomy(&slow), "left: with checkpoints, right: without");
     quick.counters().loaded_keys
+}
+
+/// Whether there is a checkpoint that is good in itself.
+pub fn has_good_checkpoint(disk: &SimDisk) -> bool {
+    let dir = disk.twin().open_dir(Path::new("/store")).unwrap();
+    let good = |name: &String| number_of(name).and_then(|number| Checkpoint::open(&*dir, number)).is_some_and(|found| found.verify());
+    checkpoints(disk).iter().any(good)
 }
 
 fn new_disk() -> SimDisk {

@@ -3,7 +3,7 @@
 //!
 //! `KVBATCH_SIM_SEEDS` says how many seeds are tried, `KVBATCH_SIM_SEED` picks one.
 
-use super::checkpoint::compare_with_full_replay;
+use super::checkpoint::{compare_with_full_replay, has_good_checkpoint};
 use super::driver::{open, state_of};
 use super::model::{End, KEYS, Oracle, State};
 use super::workload::Workload;
@@ -81,8 +81,8 @@ impl Exploration {
 
     fn check(&mut self, image: Image) {
         let state = self.look(&image);
-        let every_step = image.depth == 1 && self.rng.one_in(40);
-        if image.depth < DEPTH_MAX && (every_step || self.rng.one_in(8)) {
+        let every_step = image.depth == 1 && self.rng.one_in(100);
+        if image.depth < DEPTH_MAX && (every_step || self.rng.one_in(12)) {
             self.go_on(&image, state, every_step);
         }
     }
@@ -98,6 +98,7 @@ impl Exploration {
             Err(error) => panic!("the store that {:?} left cannot be used: {error}", image.end),
         };
         image.oracle.check(&state, image.end).unwrap_or_else(|text| panic!("{text}"));
+        assert!(!image.oracle.has_checkpoint || has_good_checkpoint(&image.disk), "no checkpoint is left");
         if self.rng.one_in(4) {
             compare_with_full_replay(&image.disk, self.workload.options);
         }

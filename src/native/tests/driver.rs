@@ -150,6 +150,8 @@ struct Held {
 pub struct Driver {
     pub engine: Arc<NativeEngine>,
     pub oracle: Oracle,
+    /// What was known at each earlier opening.
+    pub past: Vec<Oracle>,
     pub disk: SimDisk,
     /// Errors that calls have returned, to be looked at by whoever planned failures.
     pub errors: Vec<Error>,
@@ -167,6 +169,7 @@ impl Driver {
         Ok(Driver {
             engine,
             oracle: Oracle::new(base),
+            past: Vec::new(),
             disk: disk.clone(),
             errors: Vec::new(),
             shut: false,
@@ -191,10 +194,14 @@ impl Driver {
         let number = self.oracle.begin(effects);
         let mut turn = self.engine.turn();
         let staged = turn.stage(|| self.engine.stage(&mut commits(&mut batches)));
-        if staged.as_ref().is_err_and(|error| !error.in_doubt) {
-            self.oracle.end(number, Outcome::Never); // it got no place: the groups behind it go on without it
+        if let Err(error) = &staged {
+            self.failed(number, error); // the groups behind it do not wait for its turn
         }
         self.flying.push_back(Flying { turn, group: Some(Group { number, batches, staged, written: None }) });
+    }
+
+    fn failed(&mut self, number: usize, error: &Error) {
+        self.oracle.end(number, if error.in_doubt { Outcome::Doubt } else { Outcome::Never });
     }
 
     /// Gives a sync its place.
@@ -273,7 +280,7 @@ impl Driver {
         let mut expected = self.oracle.visible;
         match result {
             Err(error) => {
-                self.oracle.end(number, if error.in_doubt { Outcome::Doubt } else { Outcome::Never });
+                self.failed(number, &error);
                 self.errors.push(error);
                 return;
             }
@@ -334,7 +341,10 @@ impl Driver {
         });
         self.settle();
         match result {
-            Ok(()) => self.oracle.made_durable(covered),
+            Ok(()) => {
+                self.oracle.made_durable(covered);
+                self.oracle.has_checkpoint |= self.engine.counters().checkpoints > 0;
+            }
             Err(error) => self.errors.push(error),
         }
     }
@@ -384,7 +394,8 @@ impl Driver {
                 // A failed sync may have taken from the kernel what it was to keep.
                 let lost = self.errors.iter().any(|error| error.code == Code::IO);
                 self.oracle.check(&state, if lost { End::PowerCut } else { End::Kill }).unwrap_or_else(|text| panic!("{text}"));
-                (self.oracle, self.engine) = (Oracle::new(state), engine);
+                self.past.push(std::mem::replace(&mut self.oracle, Oracle::new(state)));
+                self.engine = engine;
                 Ok(())
             }
         }

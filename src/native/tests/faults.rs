@@ -7,8 +7,9 @@ use super::model::{End, KEYS, key_bytes, value_bytes};
 use super::workload::Workload;
 use crate::base::code::Code;
 use crate::base::error::Error;
+use crate::base::random::Random;
 use crate::engine::Engine;
-use crate::io::sim::{Aftermath, Calls, Faults, SimDisk};
+use crate::io::sim::{Aftermath, Calls, Faults, SimDisk, Survival};
 use crate::native::Options;
 
 /// Workloads that are swept.
@@ -260,4 +261,33 @@ fn what_cannot_be_read_concerns_its_reader_only() {
     assert_eq!(codes(&read(&driver.engine, &[0, 1, 2])), [Err(Code::CORRUPTED), Ok(1), Ok(1)]);
     driver.commit(true, &[(0, 2)]).unwrap();
     assert_eq!(codes(&read(&driver.engine, &[0, 1, 2])), [Ok(2), Ok(1), Ok(1)]);
+}
+
+/// A disk that says "synced" and has not done it: what it loses may be noticed or not, but no value is ever wrong.
+#[test]
+fn a_lying_disk_loses_and_never_invents() {
+    let mut refused = 0;
+    for seed in 0..SEEDS {
+        let workload = Workload::draw(seed).hostile();
+        let disk = workload.new_disk();
+        disk.set_faults(Faults { lying_sync: true, ..Faults::default() });
+        let mut driver = workload.run(&disk, [0; KEYS], false).unwrap();
+        driver.past.push(driver.oracle.clone());
+        driver.past.iter_mut().for_each(|oracle| oracle.promise_nothing());
+        let mut rng = Random::new(seed);
+        for _ in 0..20 {
+            let survival = Survival::draw(&mut rng);
+            match open(&disk.crash_image(&mut rng, survival), workload.options) {
+                Ok(engine) => {
+                    let state = state_of(&engine).unwrap();
+                    assert!(driver.past.iter().any(|oracle| oracle.check(&state, End::PowerCut).is_ok()), "{state:?}");
+                }
+                Err(error) => {
+                    assert_eq!(error.code, Code::CORRUPTED, "{error}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 0, "some of the lies are noticed");
 }

@@ -5,7 +5,9 @@ mod crash;
 mod damage;
 mod driver;
 mod faults;
+mod format;
 mod found;
+mod golden;
 mod model;
 #[cfg(feature = "planted")]
 mod planted;

@@ -101,12 +101,14 @@ pub struct Oracle {
     pub visible: State,
     /// This many groups were promised to be on stable storage, as far as they were acknowledged.
     durable: usize,
+    /// A checkpoint was finished: from then on there always is a good one.
+    pub has_checkpoint: bool,
 }
 
 impl Oracle {
     /// Begins with `base`, all of it durable.
     pub fn new(base: State) -> Oracle {
-        Oracle { base, groups: Vec::new(), visible: base, durable: 0 }
+        Oracle { base, groups: Vec::new(), visible: base, durable: 0, has_checkpoint: false }
     }
 
     /// A group takes its place; its number.
@@ -133,6 +135,11 @@ impl Oracle {
     /// The first `groups` groups were promised to be durable.
     pub fn made_durable(&mut self, groups: usize) {
         self.durable = self.durable.max(groups);
+    }
+
+    /// The disk lies: nothing that it has said counts.
+    pub fn promise_nothing(&mut self) {
+        self.durable = 0;
     }
 
     /// Whether `found` is a state that the end may leave: a prefix of the commit order with all that was promised.

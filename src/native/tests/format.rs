@@ -1,0 +1,295 @@
+//! A second reader of a store's files, written from docs/FORMAT.md alone: it shares no code with the engine but the
+//! checksum, and has to come to the same state or to the same refusal, on whole, crashed and damaged stores.
+
+use super::driver::{open, state_of};
+use super::model::{KEYS, State, key_bytes, version_of};
+use super::workload::Workload;
+use crate::base::crc::{crc32c, extend};
+use crate::base::random::Random;
+use crate::io::sim::{Faults, SimDisk, Survival};
+use crate::native::Options;
+use std::collections::BTreeMap;
+
+/// Why a store is refused.
+#[derive(Debug, PartialEq, Eq)]
+enum Refused {
+    Damaged,
+    Newer,
+    Foreign,
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> usize {
+    usize::from(u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap()))
+}
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
+}
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
+}
+
+fn mix(z: u64) -> u64 {
+    let z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let z = (z ^ z >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ z >> 31
+}
+
+struct Chunk {
+    bytes: Vec<u8>,
+}
+
+impl Chunk {
+    fn number(&self) -> u64 {
+        u64_at(&self.bytes, 40)
+    }
+    fn before(&self) -> u64 {
+        u64_at(&self.bytes, 56)
+    }
+    fn watermark(&self) -> u64 {
+        u64_at(&self.bytes, 88)
+    }
+    fn salt(&self, offset: usize) -> u32 {
+        let id = &self.bytes[24..40];
+        let chunk_salt = mix(u64_at(id, 0) ^ mix(u64_at(id, 8) ^ mix(self.number())));
+        (mix(chunk_salt ^ offset as u64) >> 32) as u32
+    }
+
+    /// The frame header at `at`, if it has a good sum.
+    fn header(&self, at: usize) -> Option<&[u8]> {
+        let header = self.bytes.get(at..at + 64)?;
+        let sum = extend(crc32c(&header[..4]), &header[8..]) ^ self.salt(at);
+        (header[..3] == *b"KVF" && (1..=3).contains(&header[3]) && u32_at(header, 4) == sum && u64_at(header, 56) == 0).then_some(header)
+    }
+}
+
+/// A put (with its value) or a delete (without).
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
+#[derive(Default)]
+struct Store {
+    values: BTreeMap<Vec<u8>, Vec<u8>>,
+    last_seq: u64,
+    digest: u64,
+    watermark: u64,
+}
+
+impl Store {
+    /// The records between `at` and `end`, and their checksum fields.
+    fn records(chunk: &Chunk, mut at: usize, end: usize) -> Option<(Vec<Change>, Vec<u8>)> {
+        let (mut changes, mut sums) = (Vec::new(), Vec::new());
+        while at < end {
+            let bytes = chunk.bytes.get(at..end)?;
+            let (kind, flags) = (*bytes.get(10)?, *bytes.get(11)?);
+            let (value_len, key_len) = (u32_at(bytes, 4) as usize, u16_at(bytes, 8));
+            // The simulator's stores hold nothing but plain puts and deletes.
+            if !(1..=2).contains(&kind) || flags != 0 || key_len == 0 {
+                return None;
+            }
+            let sum_end = 12 + key_len + value_len;
+            let len = sum_end.next_multiple_of(8);
+            if len > bytes.len() || crc32c(&bytes[4..sum_end]) ^ chunk.salt(at) != u32_at(bytes, 0) {
+                return None;
+            }
+            sums.extend_from_slice(&bytes[..4]);
+            let key = bytes[12..12 + key_len].to_vec();
+            changes.push((key, (kind == 1).then(|| bytes[12 + key_len..sum_end].to_vec())));
+            at += len;
+        }
+        Some((changes, sums))
+    }
+
+    /// Takes in the frame at `at` if it is the next one; returns where it ends.
+    fn frame(&mut self, chunk: &Chunk, at: usize, limit: usize) -> Option<usize> {
+        let header = chunk.header(at)?;
+        let (kind, first_seq, payload_len) = (u64::from(header[3]), u64_at(header, 8), u64_at(header, 24));
+        let (records, batches) = (u32_at(header, 32), u32_at(header, 36));
+        let table_end = at + 64 + 16 * batches as usize;
+        let end = table_end.checked_add(usize::try_from(payload_len).ok()?)?;
+        if end > limit || u64_at(header, 40) != self.digest || first_seq <= self.last_seq {
+            return None;
+        }
+        let table = &chunk.bytes[at + 64..table_end];
+        let (changes, sums) = Store::records(chunk, table_end, end)?;
+        let listed: u64 = table.chunks(16).map(|entry| u64::from(u32_at(entry, 8))).sum();
+        let sums = extend(crc32c(&sums), table);
+        let shape = mix(first_seq ^ mix(payload_len ^ kind << 56));
+        let digest = mix(self.digest ^ mix(u64::from(sums) ^ shape));
+        if changes.len() as u64 != listed || listed != u64::from(records) || digest != u64_at(header, 48) {
+            return None;
+        }
+        self.watermark = self.watermark.max(u64_at(header, 16));
+        if kind == 1 {
+            self.last_seq = first_seq + u64::from(records) - 1;
+            self.digest = digest;
+            for (key, value) in changes {
+                match value {
+                    Some(value) => self.values.insert(key, value),
+                    None => self.values.remove(&key),
+                };
+            }
+        }
+        Some(end)
+    }
+}
+
+/// What the manifest in force says: what it covers, the newest chunk, and the ends of the chunks it names.
+#[derive(Default)]
+struct Manifest {
+    covers: u64,
+    newest: u64,
+    ends: Vec<[u64; 4]>,
+}
+
+fn read_manifest(disk: &SimDisk) -> Option<Manifest> {
+    let names = disk.list_files().into_iter().filter(|name| name.starts_with("manifest-")).rev();
+    names.into_iter().find_map(|name| {
+        let bytes = disk.read_raw(&name)?;
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let copy = [first, second].into_iter().find(|copy| {
+            let entries_end = copy.get(12..16).map_or(usize::MAX, |_| 64 + 32 * u32_at(copy, 12) as usize);
+            copy.len() >= entries_end
+                && copy[..8] == *b"\x89KVM\r\n\x1a\n"
+                && u32_at(copy, 8) == 1
+                && extend(extend(crc32c(&copy[..56]), &[0; 4]), &copy[60..entries_end]) == u32_at(copy, 56)
+                && name == format!("manifest-{:016x}.kvb", u64_at(copy, 32))
+        })?;
+        let end = |i: usize| std::array::from_fn(|field| u64_at(copy, 64 + 32 * i + 8 * field));
+        let ends = (0..u32_at(copy, 12) as usize).map(end).collect();
+        Some(Manifest { covers: u64_at(copy, 40), newest: u64_at(copy, 48), ends })
+    })
+}
+
+fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
+    let mut chunks = BTreeMap::new();
+    for name in disk.list_files().into_iter().filter(|name| name.starts_with("chunk-")) {
+        let bytes = disk.read_raw(&name).unwrap();
+        let good = bytes.len() >= 4096 && bytes[..8] == *b"\x89KVB\r\n\x1a\n" && crc32c(&bytes[..4092]) == u32_at(&bytes, 4092);
+        let chunk = Chunk { bytes };
+        if !good && chunk.bytes.iter().skip(4096).any(|byte| *byte != 0) {
+            return Err(Refused::Damaged);
+        }
+        if good && (u32_at(&chunk.bytes, 12) > 1 || u64_at(&chunk.bytes, 16) != 0) {
+            return Err(Refused::Newer);
+        }
+        if good && name != format!("chunk-{:016x}.kvb", chunk.number()) {
+            return Err(Refused::Damaged);
+        }
+        if good {
+            chunks.insert(chunk.number(), chunk);
+        }
+    }
+    let id = |chunk: &Chunk| chunk.bytes[24..40].to_vec();
+    if chunks.values().any(|chunk| id(chunk) != id(chunks.values().next().unwrap())) {
+        return Err(Refused::Foreign);
+    }
+    let manifest = read_manifest(disk).unwrap_or_default();
+    let mut wanted = chunks.keys().next_back().copied().unwrap_or(0);
+    let any_manifest = disk.list_files().iter().any(|name| name.starts_with("manifest-"));
+    if wanted < manifest.newest || (wanted == 0 && any_manifest) {
+        return Err(Refused::Damaged);
+    }
+    // Chunks with their ends, where the manifest says them.
+    let mut chain: Vec<(&Chunk, Option<[u64; 4]>)> = Vec::new();
+    while wanted > manifest.covers {
+        let chunk = chunks.get(&wanted).ok_or(Refused::Damaged)?;
+        chain.push((chunk, None));
+        wanted = chunk.before();
+    }
+    for end in manifest.ends.iter().rev() {
+        chain.push((chunks.get(&end[0]).ok_or(Refused::Damaged)?, Some(*end)));
+    }
+    chain.reverse();
+    let mut store = Store::default();
+    for (i, (chunk, named_end)) in chain.iter().enumerate() {
+        store.watermark = store.watermark.max(chunk.watermark());
+        let follows = if i == 0 { chunk.before() == 0 } else { chain[i - 1].0.number() == chunk.before() };
+        if !follows {
+            (store.last_seq, store.digest) = (u64_at(&chunk.bytes, 72), u64_at(&chunk.bytes, 80));
+            store.watermark = store.watermark.max(store.last_seq);
+        }
+        let end_said = named_end.or(chain.get(i + 1).map(|(next, _)| std::array::from_fn(|field| u64_at(&next.bytes, 56 + 8 * field))));
+        let limit = end_said.map_or(chunk.bytes.len(), |end| chunk.bytes.len().min(end[1] as usize));
+        let mut at = 4096;
+        while let Some(end) = store.frame(chunk, at, limit).or_else(|| store.frame(chunk, at.next_multiple_of(4096), limit)) {
+            at = end;
+        }
+        store.watermark = store.watermark.max(named_end.map_or(0, |end| end[2]));
+        let ends_well = match end_said {
+            Some([_, _, last_seq, digest]) => last_seq == store.last_seq && digest == store.digest,
+            None => chunk.bytes[at.min(chunk.bytes.len())..].iter().all(|byte| *byte == 0),
+        };
+        if ends_well {
+            continue;
+        }
+        let mut evidence = store.watermark;
+        for (j, (later, _)) in chain[i..].iter().enumerate() {
+            evidence = evidence.max(later.watermark());
+            let from = if j == 0 { at } else { 4096 };
+            let headers = (from.next_multiple_of(8)..later.bytes.len()).step_by(8).filter_map(|at| later.header(at));
+            evidence = headers.map(|header| u64_at(header, 16)).fold(evidence, u64::max);
+        }
+        if evidence > store.last_seq {
+            return Err(Refused::Damaged);
+        }
+        break;
+    }
+    Ok(store.values)
+}
+
+fn state_by_format(disk: &SimDisk) -> Result<State, Refused> {
+    let values = read_store(disk)?;
+    let known: Vec<Vec<u8>> = (0..KEYS).map(key_bytes).collect();
+    assert!(values.keys().all(|key| known.contains(key)), "a key that nobody put there");
+    Ok(std::array::from_fn(|key| values.get(&known[key]).map_or(0, |value| version_of(key, value).expect("a good value"))))
+}
+
+/// Both readers say the same.
+fn compare(disk: &SimDisk) -> bool {
+    let expected = state_by_format(disk);
+    let found = open(&disk.twin(), options()).and_then(|engine| state_of(&engine));
+    assert!(found.as_ref().ok() == expected.as_ref().ok(), "the engine says {found:?}, the format says {expected:?}");
+    expected.is_err()
+}
+
+fn options() -> Options {
+    super::workload::options(1 << 20, 0)
+}
+
+#[test]
+fn two_readers_agree() {
+    let (mut looks, mut refusals) = (0, 0);
+    for seed in 0..60 {
+        let mut rng = Random::new(seed);
+        let workload = Workload::draw(seed);
+        let whole = workload.new_disk();
+        workload.run(&whole, [0; KEYS], true).unwrap();
+        compare(&whole.kill_image());
+        for _ in 0..20 {
+            let disk = workload.new_disk();
+            disk.crash_at(1 + rng.below(whole.steps()));
+            let _ = workload.run(&disk, [0; KEYS], true);
+            let survival = Survival::draw(&mut rng);
+            let image = disk.crash_image(&mut rng, survival);
+            image.set_faults(Faults::default());
+            looks += 1;
+            refusals += u32::from(compare(&image));
+            // An engine that begins with a checkpoint does not look at all that lies before it, and so cannot refuse it.
+            let checkpoints = image.list_files().into_iter().filter(|name| name.starts_with("index-"));
+            checkpoints.for_each(|name| assert!(image.remove_raw(&name)));
+            for _ in 0..3 {
+                let names: Vec<String> = image.list_files().into_iter().filter(|name| name.starts_with("chunk-")).collect();
+                let Some(name) = names.get(rng.below(names.len() as u64) as usize) else { break };
+                let len = image.read_raw(name).unwrap().len() as u64;
+                match rng.below(4) {
+                    0 => assert!(image.truncate_raw(name, rng.below(len + 1))),
+                    1 => assert!(image.remove_raw(name)),
+                    _ => drop(image.flip_bit(name, rng.below(len.max(1)), rng.below(8) as u32)),
+                }
+                looks += 1;
+                refusals += u32::from(compare(&image));
+            }
+        }
+    }
+    assert!(looks > 4000 && refusals > 400, "{refusals} of {looks}");
+}
