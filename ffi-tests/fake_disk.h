@@ -22,6 +22,7 @@ typedef struct {
     atomic_long error_left; /* how many calls still fail; -1: all */
     atomic_int stuck;      /* 1: calls wait until it is 0 again */
     atomic_long waiting;   /* calls that hang now */
+    atomic_int slow_ms;    /* each call takes this long */
 } fault_t;
 static fault_t disk_write, disk_sync, disk_read;
 static atomic_int disk_short_writes; /* each write takes at most half of the bytes, at least one */
@@ -45,6 +46,7 @@ static int fault(fault_t *f) {
         while (f->stuck) sleep_ms(1);
         atomic_fetch_sub(&f->waiting, 1);
     }
+    if (f->slow_ms) sleep_ms(f->slow_ms);
     int error = f->error;
     if (!error) return 0;
     long left = f->error_left;
@@ -63,6 +65,7 @@ static inline void heal(fault_t *f) {
     f->error = 0;
     f->error_left = 0;
     f->stuck = 0;
+    f->slow_ms = 0;
 }
 
 #define FAIL_IF(f)                             \

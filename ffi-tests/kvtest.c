@@ -1,6 +1,7 @@
 /* kvtest.c: the harness's main, its checks, and the helpers for batches. Linked into every test program. */
 #include "kvtest.h"
-#include <stdint.h>
+#include <signal.h>
+#include <sys/prctl.h>
 
 static struct kvt_case *cases;
 
@@ -15,6 +16,7 @@ int main(int argc, char **argv) {
         for (struct kvt_case *c = cases; c; c = c->next) printf("%s%s\n", c->name, c->slow ? " slow" : "");
         return 0;
     }
+    prctl(PR_SET_PDEATHSIG, SIGKILL); /* nobody is left to end a case that hangs */
     int ran = 0;
     for (struct kvt_case *c = cases; c; c = c->next) {
         if (argc > 1 && strcmp(argv[1], c->name) != 0) continue;

@@ -133,11 +133,13 @@ TEST(io_queue_depth_bounds_the_reads_in_flight) {
         config_t c = kvt_config();
         c.io_queue_depth = depth;
         manager_t *m = cold(&c, 300);
+        disk_read.slow_ms = 2; /* threads only: reads that find their bytes in the page cache hardly overlap by chance */
         get_many(m, 300);
+        heal(&disk_read);
         CHECK(counter(m, "cold_reads") >= 300);
         double most = counter(m, "cold_reads_in_flight_max");
         CHECK(most >= 1 && most <= depth);
-        if (depth == 32) CHECK(most > 2); /* and is made use of */
+        if (depth > 1) CHECK(most > 1); /* and is made use of */
         close_manager(m);
     }
 }
@@ -336,7 +338,9 @@ TEST(enable_prefetching_has_several_reads_in_flight) {
         config_t c = kvt_config();
         c.enable_prefetching = on;
         manager_t *m = cold(&c, 200);
+        disk_read.slow_ms = 2; /* as above */
         get_many(m, 200);
+        heal(&disk_read);
         CHECK(on ? counter(m, "cold_reads_in_flight_max") > 1 : counter(m, "cold_reads_in_flight_max") == 1);
         close_manager(m);
     }

@@ -310,7 +310,8 @@ static void against_a_model(config_t c, uint64_t seed, int batches) {
             switch (next_random(&seed) % 4) {
             case 0:
             case 1:
-                snprintf(model[k], sizeof model[k], "%d:%zu:%.*s", round, i, (int)(next_random(&seed) % 30), "abcdefghijklmnopqrstuvwxyzabcd");
+                snprintf(model[k], sizeof model[k], "%d:%zu:%.*s", round, i, (int)(next_random(&seed) % 30),
+                         "abcdefghijklmnopqrstuvwxyzabcd");
                 CHECK_OK(kv_async_batch_put(b, key, strlen(key), model[k], strlen(model[k]), on_op, &probes[i]));
                 break;
             case 2:
