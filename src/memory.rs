@@ -9,7 +9,7 @@ use crate::base::random;
 use crate::base::sync::{Arc, RwLock};
 use crate::engine::counters::{AtomicCounters, add};
 use crate::engine::record::{Kind, Record};
-use crate::engine::{Commit, Counters, Engine, IoReport, ReadHints, ReadOp, ReadState, Reader, StoredValue, Turn, Turnstile};
+use crate::engine::{Commit, Counters, Engine, IoReport, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, Turn, Turnstile};
 use std::collections::HashMap;
 
 type Records = HashMap<KeyHash, Arc<Vec<u8>>>;
@@ -105,14 +105,15 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
-    fn resolve(&self, reads: &mut [ReadOp]) {
+    fn resolve(&self, reads: &mut [ReadOp]) -> Pin {
         let records = self.records.read();
         for read in reads {
             MemoryEngine::locate(&records, read);
         }
+        None // each read holds its record itself
     }
 
-    fn fetch(&self, reads: &mut [ReadOp], reader: &mut dyn Reader, _hints: &ReadHints) {
+    fn fetch(&self, _pin: &Pin, reads: &mut [ReadOp], reader: &mut dyn Reader, _hints: &ReadHints) {
         for read in reads {
             let Some(pin) = read.pin.take() else {
                 reader.missing(read.op);

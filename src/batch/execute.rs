@@ -9,7 +9,7 @@ use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::log;
-use crate::engine::{Commit, ReadHints, Turn, Writes};
+use crate::engine::{Commit, Pin, ReadHints, Turn, Writes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -77,13 +77,19 @@ impl Lane {
                     durable: durable || work.census.syncs > 0,
                     writes: Writes { blocks: work.records.blocks_mut().collect(), ops: &work.writes },
                     reads: &mut work.reads,
+                    pin: None,
                 })
             })
             .collect();
         if group.is_empty() {
             return Ok(());
         }
-        self.engine.commit(turn, &mut group, &mut self.retry(settings))
+        self.engine.commit(turn, &mut group, &mut self.retry(settings))?;
+        let pins: Vec<Pin> = group.into_iter().map(|member| member.pin).collect();
+        for (work, pin) in entries.iter_mut().filter_map(|entry| entry.work.as_mut()).zip(pins) {
+            work.pin = pin;
+        }
+        Ok(())
     }
 
     /// Pauses and says whether to try again, as often as the settings allow.
@@ -108,7 +114,7 @@ impl Lane {
         }
         if let Some(error) = &error {
             work.fail_writes(error.code);
-            self.engine.resolve(&mut work.reads);
+            work.pin = self.engine.resolve(&mut work.reads);
         }
         let read_error = self.read(&mut work, entry.context.settings());
         let error = error.or(read_error);
@@ -128,13 +134,14 @@ impl Lane {
         };
         let mut retry = self.retry(settings);
         while !work.reads.is_empty() {
+            let pin = work.pin.take();
             let (reads, mut reader) = work.split_reads();
-            self.engine.fetch(reads, &mut reader, &hints);
+            self.engine.fetch(&pin, reads, &mut reader, &hints);
             let error = reader.first_error.take();
             if work.keep_transient_reads() == 0 || !error.as_ref().is_some_and(&mut retry) {
                 return error;
             }
-            self.engine.resolve(&mut work.reads);
+            work.pin = self.engine.resolve(&mut work.reads);
         }
         None
     }
@@ -146,7 +153,7 @@ impl Lane {
         let Some(mut work) = entry.work.take() else { return };
         work.hash_keys(&self.engine.hasher());
         work.plan(false);
-        self.engine.resolve(&mut work.reads);
+        work.pin = self.engine.resolve(&mut work.reads);
         let error = self.read(&mut work, entry.context.settings());
         if entry.context.settings().fail_fast && work.any_failed() {
             work.fail_the_rest();
@@ -188,7 +195,7 @@ impl Lane {
         let mut error = None;
         if work.census.updates > 0 {
             work.plan_conditions();
-            self.engine.resolve(&mut work.reads);
+            work.pin = self.engine.resolve(&mut work.reads);
             error = self.read(work, settings);
         }
         work.plan(settings.enable_deduplication);
@@ -196,7 +203,7 @@ impl Lane {
             error = Some(Error::new(Code::KEY_NOT_FOUND, "an UPDATE found no such key: use PUT to store a new one"));
         }
         if settings.fail_fast {
-            self.engine.resolve(&mut work.reads);
+            work.pin = self.engine.resolve(&mut work.reads);
             error = self.read(work, settings).or(error);
         }
         error

@@ -15,7 +15,7 @@ use crate::base::hash::KeyHash;
 use crate::base::limits::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use crate::engine::codec::{self, Codec};
 use crate::engine::record::Record;
-use crate::engine::{ReadOp, Reader, StoredValue, WriteOp};
+use crate::engine::{Pin, ReadOp, Reader, StoredValue, WriteOp};
 
 /// How many operations there are of each kind.
 #[derive(Clone, Copy, Debug, Default)]
@@ -43,6 +43,8 @@ pub(super) struct Work {
     pub table: Array<u32>,
     pub writes: Array<WriteOp>,
     pub reads: Array<ReadOp>,
+    /// Keeps the places of `reads` good.
+    pub pin: Pin,
     pub deduplicated: u64,
     pub packed: u64,
     has_callbacks: bool,
@@ -71,6 +73,7 @@ impl Work {
             table: Array::new(allocator),
             writes: Array::new(allocator),
             reads: Array::new(allocator),
+            pin: None,
             deduplicated: 0,
             packed: 0,
             has_callbacks: false,

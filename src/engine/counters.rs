@@ -34,6 +34,10 @@ counters! {
     log_writes "Write calls for them.";
     syncs "Times data was put on stable storage, by a synchronous write or by fdatasync.";
     chunks_created "Chunk files made.";
+    chunks_removed "Chunk files removed by compaction.";
+    chunks_damaged "Chunk files that compaction found damaged and kept.";
+    moved_records "Records that compaction moved.";
+    moved_bytes "Bytes of them.";
     keys "Keys in the index now.";
     hot_reads "Reads answered from the hot log.";
     cold_reads "Reads answered from disk.";

@@ -11,7 +11,7 @@ pub mod request;
 pub mod turn;
 
 pub use counters::{Counters, IoReport};
-pub use request::{Commit, ReadHints, ReadOp, ReadState, Reader, StoredValue, WriteOp, Writes};
+pub use request::{Commit, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, WriteOp, Writes};
 pub use turn::{Turn, Turnstile};
 
 use crate::base::{
@@ -42,11 +42,12 @@ pub trait Engine: Send + Sync {
     /// group keeps its place meanwhile: groups behind it wait.
     fn commit(&self, turn: Turn, group: &mut [Commit<'_>], retry: &mut dyn FnMut(&Error) -> bool) -> Result<()>;
 
-    /// Looks up the places of `reads`, all at one moment between two commits. No I/O.
-    fn resolve(&self, reads: &mut [ReadOp]);
+    /// Looks up the places of `reads`, all at one moment between two commits. No I/O. The places are good as long as the
+    /// pin lives.
+    fn resolve(&self, reads: &mut [ReadOp]) -> Pin;
 
-    /// Fetches what `resolve` or `commit` found and hands each result to `reader`, exactly once per operation.
-    fn fetch(&self, reads: &mut [ReadOp], reader: &mut dyn Reader, hints: &ReadHints);
+    /// Fetches what `resolve` or `commit` found under `pin` and hands each result to `reader`, exactly once per operation.
+    fn fetch(&self, pin: &Pin, reads: &mut [ReadOp], reader: &mut dyn Reader, hints: &ReadHints);
 
     /// Puts everything that was committed before this call on stable storage.
     fn sync(&self) -> Result<()>;

@@ -18,6 +18,9 @@ use crate::base::{crc, limits};
 /// Length of the fixed part, in bytes.
 pub const HEADER_LEN: usize = 12;
 
+/// A record's length can be told from this many bytes of it.
+pub const LENGTHS_IN: usize = HEADER_LEN;
+
 /// Records start at multiples of this, in bytes.
 pub const ALIGN: usize = 8;
 
@@ -163,6 +166,16 @@ impl<'a> Record<'a> {
             return Err(Malformed);
         }
         Ok((Record { kind, codec, expiry_ms, version, raw_len, key, value }, len))
+    }
+
+    /// The padded length that a record's header declares; `None` if it is no header.
+    pub fn declared_len(bytes: &[u8]) -> Option<usize> {
+        let header = bytes.get(..HEADER_LEN)?;
+        let value_len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
+        let key_len = usize::from(u16::from_le_bytes([header[8], header[9]]));
+        let flag = |flag: u8, len: usize| if header[11] & flag != 0 { len } else { 0 };
+        let optional = flag(FLAG_EXPIRY, 8) + flag(FLAG_VERSION, 8) + flag(FLAG_CODEC, 4);
+        Some((HEADER_LEN + optional + key_len + value_len).next_multiple_of(ALIGN))
     }
 
     /// Bytes of the encoding that the checksum covers: from 4 to this.

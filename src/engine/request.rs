@@ -3,6 +3,7 @@
 use super::codec::Codec;
 use super::record::Kind;
 use crate::base::{error::Error, hash::KeyHash};
+use std::any::Any;
 use std::sync::Arc;
 
 /// One write: an encoded record (see `record`) in one of the blocks of its batch.
@@ -38,7 +39,12 @@ pub struct Commit<'a> {
     pub reads: &'a mut [ReadOp],
     /// Completion means stable storage.
     pub durable: bool,
+    /// Set by `commit` with the places of `reads`: keeps them good until they are fetched.
+    pub pin: Pin,
 }
+
+/// Keeps the places of resolved reads good, whatever is moved or removed meanwhile.
+pub type Pin = Option<Arc<dyn Any + Send + Sync>>;
 
 /// How far a read has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

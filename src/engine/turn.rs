@@ -35,6 +35,13 @@ impl Turnstile {
         gates.next_to_draw += 1;
         Turn { line: Arc::clone(self), number, staged: false }
     }
+
+    fn wait_to_publish(&self, number: u64) {
+        let mut gates = self.gates.lock();
+        while gates.next_to_publish != number {
+            self.moved.wait(&mut gates);
+        }
+    }
 }
 
 impl Turn {
@@ -55,21 +62,24 @@ impl Turn {
         body()
     }
 
+    /// Like `stage`, but waits until all earlier turns have been published too: `body` sees what will be, not what was.
+    pub fn stage_alone<T>(&mut self, body: impl FnOnce() -> T) -> T {
+        let line = Arc::clone(&self.line);
+        let number = self.number;
+        self.stage(|| {
+            line.wait_to_publish(number);
+            body()
+        })
+    }
+
     /// Waits until all earlier turns have been published, runs `body` alone, and lets the next turn in.
     pub fn publish<T>(mut self, body: impl FnOnce() -> T) -> T {
         if !self.staged {
             self.stage(|| ());
         }
-        self.wait_to_publish();
+        self.line.wait_to_publish(self.number);
         // `self` is dropped behind `body`, also if that unwinds; its drop opens the gate.
         body()
-    }
-
-    fn wait_to_publish(&self) {
-        let mut gates = self.line.gates.lock();
-        while gates.next_to_publish != self.number {
-            self.line.moved.wait(&mut gates);
-        }
     }
 }
 
@@ -78,7 +88,7 @@ impl Drop for Turn {
         if !self.staged {
             self.stage(|| ());
         }
-        self.wait_to_publish();
+        self.line.wait_to_publish(self.number);
         self.line.gates.lock().next_to_publish += 1;
         self.line.moved.notify_all();
     }

@@ -2,13 +2,13 @@
 //!
 //! Readers take a `View` once per batch: an immutable table, so that looking up a chunk needs no lock.
 
-use super::frame::{ChunkHeader, Salt};
+use super::frame::{CHUNK_HEADER_LEN, ChunkHeader, LogEnd, Salt};
 use super::hot::HotChunk;
 use super::index::SLOTS_MAX;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
-use crate::base::sync::atomic::AtomicU64;
-use crate::base::sync::{Arc, RwLock};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{Arc, Mutex, RwLock};
 use crate::io::File;
 
 /// A chunk file that is part of the store.
@@ -25,6 +25,30 @@ pub struct Chunk {
     pub record_bytes: AtomicU64,
     /// Bytes of records that are no longer current.
     pub dead_bytes: AtomicU64,
+    /// Deletes among them: while an older chunk is there, they must not be forgotten.
+    pub tombstones: AtomicU64,
+    /// Something in it could not be read: it is kept as it is.
+    pub damaged: AtomicBool,
+    /// Where it ends, once nothing more is written to it.
+    end: Mutex<Option<LogEnd>>,
+}
+
+impl Chunk {
+    /// Nothing more is written: it ends where the log stood, or holds nothing if that was in another chunk.
+    pub fn seal(&self, log_end: LogEnd) {
+        let empty = LogEnd { chunk: self.id, valid_bytes: CHUNK_HEADER_LEN as u64, ..log_end };
+        *self.end.lock() = Some(if log_end.chunk == self.id { log_end } else { empty });
+    }
+
+    /// Its end, if it is sealed.
+    pub fn end(&self) -> Option<LogEnd> {
+        *self.end.lock()
+    }
+
+    /// Bytes of records that are current.
+    pub fn live_bytes(&self) -> u64 {
+        self.record_bytes.load(Ordering::Relaxed).saturating_sub(self.dead_bytes.load(Ordering::Relaxed))
+    }
 }
 
 /// A chunk, with its bytes in memory if they are kept there.
@@ -86,6 +110,9 @@ impl Chunks {
             salt: header.salt(),
             record_bytes: AtomicU64::new(0),
             dead_bytes: AtomicU64::new(0),
+            tombstones: AtomicU64::new(0),
+            damaged: AtomicBool::new(false),
+            end: Mutex::new(None),
         });
         let seen = Some(Seen { chunk: Arc::clone(&chunk), hot });
         match next.get_mut(slot) {
@@ -95,6 +122,28 @@ impl Chunks {
         self.cool(&mut next);
         *view = Arc::new(next);
         Ok(chunk)
+    }
+
+    /// Takes a chunk out. Readers that have seen it keep it until they are done; its slot is free for another.
+    pub fn remove(&self, chunk: &Chunk) -> Result<()> {
+        let mut view = self.view.write();
+        let mut next = Vec::new();
+        next.try_reserve_exact(view.len()).map_err(|_| Error::no_memory("no memory for the table of chunks: free memory"))?;
+        next.extend_from_slice(&view);
+        if let Some(slot) = next.get_mut(chunk.slot as usize)
+            && slot.as_ref().is_some_and(|seen| seen.chunk.id == chunk.id)
+        {
+            *slot = None;
+        }
+        *view = Arc::new(next);
+        Ok(())
+    }
+
+    /// All chunks, oldest first.
+    pub fn by_age(&self) -> Vec<Arc<Chunk>> {
+        let mut chunks: Vec<_> = self.view().iter().flatten().map(|seen| Arc::clone(&seen.chunk)).collect();
+        chunks.sort_unstable_by_key(|chunk| chunk.id);
+        chunks
     }
 
     /// Lets go of the oldest hot bytes beyond the budget.

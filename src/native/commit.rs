@@ -15,7 +15,7 @@ use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
 use crate::engine::record::{self, Kind};
-use crate::engine::{Commit, ReadOp, ReadState, WriteOp};
+use crate::engine::{Commit, Pin, ReadOp, ReadState, WriteOp};
 use crate::io::write_pieces_at;
 use std::io::{self, IoSlice};
 
@@ -117,12 +117,12 @@ impl NativeEngine {
         let Some(Frame { place, head, hot }) = &mut staged.frame else {
             let index = self.index.read();
             for member in group {
-                locate(&index, member.reads);
+                member.pin = self.locate(&index, member.reads);
             }
             return Ok(());
         };
         drop(hot.take()); // filled: readers may see it once the index leads there
-        let settled = self.log.settle(place, written, &self.counters);
+        let settled = self.log.settle(&self.chunks, place, written, &self.counters);
         let (first_record, slot) = (place.offset + head.len() as u64, place.chunk.slot);
         staged.settled = true;
         if let Err(error) = settled {
@@ -137,14 +137,32 @@ impl NativeEngine {
         Ok(())
     }
 
+    /// Looks up `reads` in the index; the pin keeps the chunks they were found in.
+    pub(super) fn locate(&self, index: &Index, reads: &mut [ReadOp]) -> Pin {
+        if reads.is_empty() {
+            return None;
+        }
+        for i in 0..reads.len() {
+            if let Some(ahead) = reads.get(i + PREFETCH_AHEAD) {
+                index.prefetch(&ahead.hash);
+            }
+            let read = &mut reads[i];
+            (read.state, read.place) = match index.get(&read.hash) {
+                Some(place) => (ReadState::Located, place.to_bits()),
+                None => (ReadState::Absent, 0),
+            };
+        }
+        Some(self.chunks.view())
+    }
+
     /// Reads are resolved before the writes of their own batch, writes replace what was there. Returns the bytes of the records.
     fn apply(&self, group: &mut [Commit<'_>], slot: u32, first_record: u64) -> u64 {
         let view = self.chunks.view();
         let mut offset = first_record;
         let mut index = self.index.write();
-        let mut records = 0;
+        let (mut records, mut tombstones, mut tombstone_bytes) = (0, 0, 0);
         for member in group.iter_mut() {
-            locate(&index, member.reads);
+            member.pin = self.locate(&index, member.reads);
             let ops = member.writes.ops;
             records += ops.len() as u64;
             for (i, op) in ops.iter().enumerate() {
@@ -153,7 +171,11 @@ impl NativeEngine {
                 }
                 let replaced = match op.kind {
                     Kind::Put => index.put(&op.hash, Place::new(slot, offset, op.len as usize)),
-                    Kind::Delete => index.remove(&op.hash),
+                    Kind::Delete => {
+                        tombstones += 1;
+                        tombstone_bytes += u64::from(op.len);
+                        index.remove(&op.hash)
+                    }
                 };
                 if let Some(old) = replaced
                     && let Some(Some(seen)) = view.get(old.slot() as usize)
@@ -167,22 +189,10 @@ impl NativeEngine {
         add(&self.counters.records, records);
         if let Some(Some(seen)) = view.get(slot as usize) {
             add(&seen.chunk.record_bytes, offset - first_record);
+            add(&seen.chunk.tombstones, tombstones);
+            add(&seen.chunk.dead_bytes, tombstone_bytes);
         }
         offset - first_record
-    }
-}
-
-/// Looks up `reads` in the index.
-pub(super) fn locate(index: &Index, reads: &mut [ReadOp]) {
-    for i in 0..reads.len() {
-        if let Some(ahead) = reads.get(i + PREFETCH_AHEAD) {
-            index.prefetch(&ahead.hash);
-        }
-        let read = &mut reads[i];
-        (read.state, read.place) = match index.get(&read.hash) {
-            Some(place) => (ReadState::Located, place.to_bits()),
-            None => (ReadState::Absent, 0),
-        };
     }
 }
 

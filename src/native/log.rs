@@ -34,6 +34,8 @@ pub struct Log {
     /// may be holding. Written under `state`.
     published: AtomicU64,
     durable: AtomicU64,
+    /// The chunk of the last group that readers can see: it says where the log stands.
+    published_chunk: AtomicU64,
 }
 
 struct LogState {
@@ -41,6 +43,8 @@ struct LogState {
     epoch: u64,
     next_chunk: u64,
     active: Option<Active>,
+    /// The chunk that was begun last, whether or not it is still written to.
+    newest: Option<Arc<Chunk>>,
     /// Where the log stands; `chunk` and `valid_bytes` are those of the last frame that counts.
     end: LogEnd,
     /// Highest sequence number given out, also to groups that failed.
@@ -75,6 +79,10 @@ pub struct LogStart {
     pub end: LogEnd,
     /// Files to remove once the next chunk is begun.
     pub leftovers: Vec<String>,
+    /// First manifest number that was never used.
+    pub next_manifest: u64,
+    /// The manifest that is in force, if there is one.
+    pub manifest: Option<u64>,
 }
 
 /// A place in the log, given to one group.
@@ -116,12 +124,13 @@ pub enum SyncWay {
 impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
-        let LogStart { store, epoch, next_chunk, end, leftovers } = start;
+        let LogStart { store, epoch, next_chunk, end, leftovers, .. } = start;
         let state = LogState {
             store,
             epoch,
             next_chunk,
             active: None,
+            newest: None,
             end,
             last_given: end.last_seq,
             unsynced: Vec::new(),
@@ -131,7 +140,8 @@ impl Log {
             leftovers,
         };
         let (published, durable) = (AtomicU64::new(end.last_seq), AtomicU64::new(end.last_seq));
-        Log { dir, store_path, options, state: Mutex::new(state), syncing: Mutex::new(()), published, durable }
+        let published_chunk = AtomicU64::new(end.chunk);
+        Log { dir, store_path, options, state: Mutex::new(state), syncing: Mutex::new(()), published, durable, published_chunk }
     }
 
     /// Gives a group of `records` records and `payload_len` bytes its place. `durable`: it is to be synced.
@@ -203,10 +213,10 @@ impl Log {
     }
 
     /// Before a group is published: is its frame good, and is it as durable as it has to be? In the order of turns.
-    pub fn settle(&self, place: &Place, written: std::io::Result<u64>, counters: &AtomicCounters) -> Result<()> {
+    pub fn settle(&self, chunks: &Chunks, place: &Place, written: std::io::Result<u64>, counters: &AtomicCounters) -> Result<()> {
         match written {
             Ok(calls) => add(&counters.log_writes, calls),
-            Err(error) => return Err(self.write_failed(place, &error)),
+            Err(error) => return Err(self.write_failed(chunks, place, &error)),
         }
         {
             let state = self.state.lock();
@@ -226,13 +236,14 @@ impl Log {
         }
         let _state = self.state.lock();
         self.published.store(place.last_seq, Ordering::Release);
+        self.published_chunk.store(place.chunk.id, Ordering::Release);
         if place.sync != SyncWay::Later {
             self.durable.fetch_max(place.last_seq, Ordering::Release);
         }
         Ok(())
     }
 
-    fn write_failed(&self, place: &Place, error: &std::io::Error) -> Error {
+    fn write_failed(&self, chunks: &Chunks, place: &Place, error: &std::io::Error) -> Error {
         let file = file_name(place.chunk.id);
         let failed = Error::from_io(format_args!("store {}: writing {file} failed", self.store_path), error);
         let mut state = self.state.lock();
@@ -252,6 +263,14 @@ impl Log {
             state.generation += 1;
             state.end = place.before;
             state.active = None;
+            place.chunk.seal(place.before);
+            // Chunks begun since then hold nothing but groups that were given up with this one.
+            for chunk in chunks.by_age().into_iter().filter(|chunk| chunk.id > place.chunk.id) {
+                state.leftovers.push(file_name(chunk.id));
+                let _ = chunks.remove(&chunk); // without memory it stays, empty, until the next open
+            }
+            state.newest = Some(Arc::clone(&place.chunk));
+            state.unsynced.retain(|(chunk, _)| chunk.id <= place.chunk.id);
             for (_, last) in &mut state.unsynced {
                 *last = (*last).min(place.before.last_seq);
             }
@@ -262,6 +281,21 @@ impl Log {
     /// A sync takes its place in the log: the next frame begins on a fresh block.
     pub fn stage_sync(&self) {
         self.state.lock().fresh_block = true;
+    }
+
+    /// The highest chunk number that was ever used.
+    pub fn last_chunk(&self) -> u64 {
+        self.state.lock().next_chunk - 1
+    }
+
+    /// The chunk that says where the log stands; older ones may go.
+    pub fn published_chunk(&self) -> u64 {
+        self.published_chunk.load(Ordering::Acquire)
+    }
+
+    /// The last sequence number that is on stable storage.
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
     }
 
     /// The last sequence number that readers can see.
@@ -292,6 +326,16 @@ impl Log {
         state.unsynced.retain(|(_, last)| *last > seq);
         self.durable.fetch_max(seq, Ordering::Release);
         Ok(())
+    }
+
+    /// The directory, for those who keep other files there.
+    pub fn dir(&self) -> &Arc<dyn Dir> {
+        &self.dir
+    }
+
+    /// Which store this is.
+    pub fn store(&self) -> [u8; 16] {
+        self.state.lock().store
     }
 
     /// Whether published data is not durable yet.
@@ -354,6 +398,9 @@ impl Log {
         }
         let hot = chunks.hot_for(self.options.chunk_bytes);
         let chunk = chunks.add(&header, file, hot.clone())?;
+        if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
+            before.seal(state.end);
+        }
         state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
         state.fresh_block = true;
         add(&counters.chunks_created, 1);

@@ -7,13 +7,18 @@
 
 mod chunks;
 mod commit;
+mod compaction;
+mod compactor;
 mod frame;
 mod hot;
 mod index;
+mod inventory;
 mod log;
+mod manifest;
 mod options;
 mod read;
 mod recovery;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -27,7 +32,7 @@ use crate::base::random;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Arc, Mutex, RwLock};
 use crate::engine::counters::AtomicCounters;
-use crate::engine::{Commit, Counters, Engine, IoReport, ReadHints, ReadOp, Reader, Turn, Turnstile};
+use crate::engine::{Commit, Counters, Engine, IoReport, Pin, ReadHints, ReadOp, Reader, Turn, Turnstile};
 use crate::io::Disk;
 use std::any::Any;
 use std::io;
@@ -39,6 +44,7 @@ const LOCK_NAME: &str = "LOCK";
 /// See the top of this file.
 pub struct NativeEngine {
     path: String,
+    options: Options,
     disk: Arc<dyn Disk>,
     hasher: KeyHasher,
     line: Arc<Turnstile>,
@@ -47,7 +53,21 @@ pub struct NativeEngine {
     log: Arc<log::Log>,
     counters: AtomicCounters,
     closed: AtomicBool,
+    /// Closing has begun: compaction gives up at the next group.
+    stopping: AtomicBool,
+    /// Held by whoever compacts.
+    compacting: Mutex<()>,
+    compactor: Arc<compactor::Compactor>,
+    manifests: Mutex<Manifests>,
     lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+}
+
+/// Numbers of the manifests.
+struct Manifests {
+    next: u64,
+    in_force: Option<u64>,
+    /// The one before, kept until the next.
+    before: Option<u64>,
 }
 
 impl NativeEngine {
@@ -66,11 +86,13 @@ impl NativeEngine {
         let chunks = chunks::Chunks::new(options.hot_log_bytes);
         let mut index = index::Index::new()?;
         let start = recovery::recover(&*dir, &name, &hasher, &mut index, &chunks)?;
+        let manifests = Mutex::new(Manifests { next: start.next_manifest, in_force: start.manifest, before: None });
         let log = Arc::new(log::Log::new(dir, name.clone(), options, start));
         let counters = AtomicCounters::default();
         counters.keys.store(index.len() as u64, Ordering::Relaxed);
-        Ok(Arc::new(NativeEngine {
+        let engine = Arc::new(NativeEngine {
             path: name,
+            options,
             disk,
             hasher,
             line: Arc::default(),
@@ -79,8 +101,14 @@ impl NativeEngine {
             log,
             counters,
             closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            compacting: Mutex::new(()),
+            compactor: Arc::default(),
+            manifests,
             lock: Mutex::new(Some(lock)),
-        }))
+        });
+        engine.start_compactor()?;
+        Ok(engine)
     }
 
     /// Syncs what was committed before. A sync has its place in the line like a group: what is staged behind it begins
@@ -128,15 +156,17 @@ impl Engine for NativeEngine {
                 result => break result,
             }
         };
-        turn.publish(|| self.publish(staged, written, group))
+        turn.publish(|| self.publish(staged, written, group))?;
+        self.wake_compactor();
+        Ok(())
     }
 
-    fn resolve(&self, reads: &mut [ReadOp]) {
-        commit::locate(&self.index.read(), reads);
+    fn resolve(&self, reads: &mut [ReadOp]) -> Pin {
+        self.locate(&self.index.read(), reads)
     }
 
-    fn fetch(&self, reads: &mut [ReadOp], reader: &mut dyn Reader, hints: &ReadHints) {
-        self.fetch_reads(reads, reader, hints);
+    fn fetch(&self, pin: &Pin, reads: &mut [ReadOp], reader: &mut dyn Reader, hints: &ReadHints) {
+        self.fetch_reads(pin, reads, reader, hints);
     }
 
     fn sync(&self) -> Result<()> {
@@ -161,6 +191,8 @@ impl Engine for NativeEngine {
     }
 
     fn close(&self) -> Result<()> {
+        self.stop_compactor();
+        let _compaction_is_over = self.compacting.lock();
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }

@@ -9,6 +9,12 @@ pub struct Options {
     pub chunk_bytes: u64,
     /// Memory for the newest chunks, in bytes.
     pub hot_log_bytes: u64,
+    /// Sealed chunks filled to this share or less, in percent, are rewritten; 0: none are.
+    pub min_fill_percent: u64,
+    /// Bytes per second that compaction may move; 0: as many as commits leave room for.
+    pub compaction_bytes_per_second: u64,
+    /// Compact in a thread of its own. Off: only when asked.
+    pub background: bool,
 }
 
 /// The hot log takes this much at the most, and this share of the machine's memory, unless told otherwise.
@@ -18,7 +24,7 @@ const HOT_LOG_SHARE: u64 = 16;
 impl Default for Options {
     fn default() -> Self {
         let hot_log_bytes = memory_bytes().map_or(CHUNK_BYTES, |memory| (memory / HOT_LOG_SHARE).min(HOT_LOG_BYTES_MAX));
-        Options { chunk_bytes: CHUNK_BYTES, hot_log_bytes }
+        Options { chunk_bytes: CHUNK_BYTES, hot_log_bytes, min_fill_percent: 50, compaction_bytes_per_second: 0, background: true }
     }
 }
 

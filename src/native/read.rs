@@ -12,7 +12,7 @@ use crate::base::error::Error;
 use crate::base::prefetch::prefetch;
 use crate::engine::counters::{add, raise};
 use crate::engine::record::{Kind, Record};
-use crate::engine::{ReadHints, ReadOp, ReadState, Reader, StoredValue};
+use crate::engine::{Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue};
 use crate::io::{ReadAt, ReadMany};
 
 /// How far ahead of its use a record in memory is asked for.
@@ -34,8 +34,8 @@ enum Look {
 
 impl NativeEngine {
     /// See `Engine::fetch`.
-    pub(super) fn fetch_reads(&self, reads: &mut [ReadOp], reader: &mut dyn Reader, hints: &ReadHints) {
-        let view = self.chunks.view();
+    pub(super) fn fetch_reads(&self, pin: &Pin, reads: &mut [ReadOp], reader: &mut dyn Reader, hints: &ReadHints) {
+        let view = pin.clone().and_then(|pin| pin.downcast().ok()).unwrap_or_else(|| self.chunks.view());
         let now_ms = clock::unix_ms();
         let mut cold: Vec<(Place, u32)> = Vec::new();
         let mut hot_reads = 0;

@@ -5,12 +5,14 @@
 //! changes no file. What it cuts is recorded in the header of the next chunk, when there is one; until then the next
 //! recovery comes to the same verdict.
 
-use super::chunks::{Chunk, Chunks, file_name, id_of};
+use super::chunks::{Chunk, Chunks, file_name};
 use super::frame::{
-    BATCH_ENTRY_LEN, BadHeader, BatchEntry, CHUNK_HEADER_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt,
+    BATCH_ENTRY_LEN, BatchEntry, CHUNK_HEADER_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt,
 };
 use super::index::{Index, Place};
+use super::inventory::{Found, chain_of, check_identities, missing, read_manifest, take_inventory};
 use super::log::LogStart;
+use super::manifest;
 use super::window::Window;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
@@ -22,7 +24,7 @@ use crate::base::random;
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::record::{ALIGN, Kind, Record, stored_sum};
-use crate::io::{Dir, File, read_full_at};
+use crate::io::Dir;
 use std::collections::VecDeque;
 
 /// Times that recovery begins anew because the disk holds something else than the kernel had shown.
@@ -30,21 +32,6 @@ const LOOKS_MAX: u32 = 3;
 
 /// Highest number of a chunk or record to go on from.
 const NUMBER_MAX: u64 = u64::MAX / 2;
-
-/// A chunk file with a good header.
-struct Found {
-    header: ChunkHeader,
-    file: Arc<dyn File>,
-    len: u64,
-}
-
-/// What the directory holds.
-struct Inventory {
-    found: Vec<Found>,
-    /// Chunk files without a good header: begun, and never used.
-    unfinished: Vec<u64>,
-    highest_id: u64,
-}
 
 /// A frame that is good in itself, and the next one behind a given end of the log.
 struct Good {
@@ -93,16 +80,22 @@ fn look(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut Index, 
     let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0).saturating_add(1);
     check_number(inventory.highest_id, || file_name(inventory.highest_id), store_path)?;
     let next_chunk = inventory.highest_id + 1;
+    let next_manifest = inventory.manifests.iter().max().copied().unwrap_or(0).saturating_add(1);
     let Some(newest) = inventory.found.last() else {
+        if !inventory.manifests.is_empty() {
+            return Err(missing(store_path, "all chunk files are"));
+        }
         let mut store = [0; 16];
         store[..8].copy_from_slice(&random::secret_u64().to_le_bytes());
         store[8..].copy_from_slice(&random::secret_u64().to_le_bytes());
         let leftovers = inventory.unfinished.into_iter().map(file_name).collect();
-        return Ok(Some(LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers }));
+        return Ok(Some(LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers, next_manifest, manifest: None }));
     };
     let store = newest.header.store;
     check_identities(&inventory, &store, store_path)?;
-    let (chain, mut leftovers) = chain_of(inventory, store_path)?;
+    let manifest = read_manifest(dir, &inventory, &store, store_path)?;
+    let manifests = inventory.manifests.clone();
+    let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path)?;
     let mut replay = Replay { store_path, hasher, index, chunks, end: LogEnd::default(), watermark: 0, doubts: VecDeque::new() };
     replay.chain(&chain)?;
     // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
@@ -112,7 +105,14 @@ fn look(dir: &dyn Dir, store_path: &str, hasher: &KeyHasher, index: &mut Index, 
     }
     check_number(replay.end.last_seq, || format!("record {}", replay.end.last_seq), store_path)?;
     leftovers.extend(chain[kept..].iter().map(|found| file_name(found.header.chunk)));
-    Ok(Some(LogStart { store, epoch, next_chunk, end: replay.end, leftovers }))
+    for chunk in chunks.by_age().iter().filter(|chunk| chunk.id > replay.end.chunk) {
+        chunks.remove(chunk)?;
+    }
+    // Also numbers of chunks that left no file are not used again: the manifest speaks for them.
+    let next_chunk = next_chunk.max(manifest.as_ref().map_or(0, |manifest| manifest.covers.saturating_add(1)));
+    let (end, manifest) = (replay.end, manifest.map(|manifest| manifest.number));
+    leftovers.extend(manifests.into_iter().filter(|number| Some(*number) != manifest).map(manifest::file_name));
+    Ok(Some(LogStart { store, epoch, next_chunk, end, leftovers, next_manifest, manifest }))
 }
 
 /// Numbers only rise. What stands in a file may be anything, and must leave room for all that can ever be written.
@@ -124,113 +124,24 @@ fn check_number(number: u64, what: impl Fn() -> String, store_path: &str) -> Res
     Err(Error::new(Code::NO_SPACE, text))
 }
 
-fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {
-    let names = dir.list().map_err(|e| Error::from_io(format_args!("store {store_path}: cannot list the directory"), &e))?;
-    let mut inventory = Inventory { found: Vec::new(), unfinished: Vec::new(), highest_id: 0 };
-    for (id, name) in names.iter().filter_map(|name| id_of(name).map(|id| (id, name))) {
-        let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);
-        let file = dir.open(name).map_err(|e| failed(&e))?;
-        let len = file.len().map_err(|e| failed(&e))?;
-        let mut block = vec![0; CHUNK_HEADER_LEN];
-        let got = read_full_at(&*file, &mut block, 0).map_err(|e| failed(&e))?;
-        inventory.highest_id = inventory.highest_id.max(id);
-        match ChunkHeader::decode(&block[..got]) {
-            Ok(header) if header.chunk == id => inventory.found.push(Found { header, file, len }),
-            Ok(header) => {
-                let was = file_name(header.chunk);
-                return Err(Error::new(
-                    Code::CORRUPTED,
-                    format!("store {store_path}: {name} is a copy of {was} or was renamed: take it away or give it its name back"),
-                ));
-            }
-            Err(BadHeader::Newer) => {
-                return Err(Error::new(
-                    Code::NOT_SUPPORTED,
-                    format!("store {store_path}: {name} was written by a newer version of the library: open it with that version"),
-                ));
-            }
-            Err(BadHeader::Damaged) if holds_frames(&*file, len).map_err(|e| failed(&e))? => {
-                return Err(Error::new(
-                    Code::CORRUPTED,
-                    format!("store {store_path}: the header of {name} is damaged: restore the file from a backup"),
-                ));
-            }
-            Err(BadHeader::Damaged) => inventory.unfinished.push(id),
-        }
-    }
-    Ok(inventory)
-}
-
-/// Whether anything was ever written behind the header: it is durable before the first frame is written.
-fn holds_frames(file: &dyn File, len: u64) -> std::io::Result<bool> {
-    let mut buf = vec![0; 1 << 16];
-    let mut offset = CHUNK_HEADER_LEN as u64;
-    while offset < len {
-        let got = read_full_at(file, &mut buf, offset)?;
-        if got == 0 {
-            break;
-        }
-        if buf[..got].iter().any(|byte| *byte != 0) {
-            return Ok(true);
-        }
-        offset += got as u64;
-    }
-    Ok(false)
-}
-
-fn check_identities(inventory: &Inventory, store: &[u8; 16], store_path: &str) -> Result<()> {
-    let Some(foreign) = inventory.found.iter().find(|found| found.header.store != *store) else { return Ok(()) };
-    let (foreign, newest) = (foreign.header.chunk, inventory.found.last().map_or(0, |found| found.header.chunk));
-    Err(Error::new(
-        Code::CONFIG,
-        format!(
-            "store {store_path}: {} and {} belong to different stores: move the foreign file away",
-            file_name(foreign),
-            file_name(newest)
-        ),
-    ))
-}
-
-/// The chunks from the first to the newest, each named by its successor, and the files that are not among them.
-fn chain_of(inventory: Inventory, store_path: &str) -> Result<(Vec<Found>, Vec<String>)> {
-    let Inventory { mut found, unfinished, .. } = inventory;
-    let mut chain = Vec::new();
-    let mut leftovers: Vec<String> = unfinished.iter().copied().map(file_name).collect();
-    let mut wanted = found.last().map_or(0, |newest| newest.header.chunk);
-    while let Some(candidate) = found.pop() {
-        if candidate.header.chunk > wanted {
-            leftovers.push(file_name(candidate.header.chunk)); // cut off by an earlier recovery
-            continue;
-        }
-        if candidate.header.chunk < wanted {
-            break;
-        }
-        wanted = candidate.header.before.chunk;
-        chain.push(candidate);
-        if wanted == 0 {
-            break;
-        }
-    }
-    if wanted != 0 {
-        let what = if unfinished.contains(&wanted) { "has a damaged header" } else { "is missing" };
-        return Err(Error::new(Code::CORRUPTED, format!("store {store_path}: {} {what}: restore it from a backup", file_name(wanted))));
-    }
-    leftovers.extend(found.iter().map(|older| file_name(older.header.chunk)));
-    chain.reverse();
-    Ok((chain, leftovers))
-}
-
 impl Replay<'_> {
     /// Replays the chain, as far as it is good.
     fn chain(&mut self, chain: &[Found]) -> Result<()> {
         for (i, found) in chain.iter().enumerate() {
             let chunk = self.chunks.add(&found.header, Arc::clone(&found.file), None)?;
             self.proven(found.header.watermark);
-            let successor = chain.get(i + 1).map(|next| next.header.before);
+            if !follows(chain, i) {
+                self.end = found.header.before;
+                self.proven(self.end.last_seq); // nothing is removed before all of it is on stable storage
+            }
             let (at, whole) = self.chunk(found, &chunk, limit(chain, i))?;
-            match successor {
+            chunk.seal(self.end);
+            if let Some(end) = found.end {
+                self.proven(end.last_seq); // a manifest names only what is on stable storage
+            }
+            match expected(chain, i) {
                 None if whole => {}
-                Some(before) if before.last_seq == self.end.last_seq && before.digest == self.end.digest => {}
+                Some(end) if end.last_seq == self.end.last_seq && end.digest == self.end.digest => {}
                 _ => return self.judge(&chain[i..], at),
             }
         }
@@ -300,6 +211,9 @@ impl Replay<'_> {
             for (i, found) in chain[..kept].iter().enumerate().filter(|(_, found)| found.header.chunk >= first.chunk) {
                 self.make_stable(found)?;
                 let mut window = Window::new(&*found.file, limit(chain, i));
+                if found.header.chunk != first.chunk && !follows(chain, i) {
+                    end = found.header.before;
+                }
                 let mut at = if found.header.chunk == first.chunk { first.at } else { CHUNK_HEADER_LEN as u64 };
                 while let Some(good) = self.next_frame(&mut window, found, at, &end)? {
                     at = good.at + good.len;
@@ -394,10 +308,20 @@ impl Replay<'_> {
     }
 }
 
-/// How far chunk `i` of the chain is to be read: as its successor says.
+/// Whether the chunk before chunk `i` of the chain is the one that was written to before it; else there were others.
+fn follows(chain: &[Found], i: usize) -> bool {
+    let before = chain[i].header.before.chunk;
+    if i == 0 { before == 0 } else { chain[i - 1].header.chunk == before }
+}
+
+/// Where chunk `i` of the chain ends, as the manifest or its successor says.
+fn expected(chain: &[Found], i: usize) -> Option<LogEnd> {
+    chain[i].end.or(chain.get(i + 1).map(|next| next.header.before))
+}
+
+/// How far it is to be read.
 fn limit(chain: &[Found], i: usize) -> u64 {
-    let said = chain.get(i + 1).map_or(u64::MAX, |next| next.header.before.valid_bytes);
-    said.min(chain[i].len)
+    expected(chain, i).map_or(u64::MAX, |end| end.valid_bytes).min(chain[i].len)
 }
 
 /// Whether there are only zeros from `at` to `limit`.
@@ -436,7 +360,11 @@ fn apply(index: &mut Index, hasher: &KeyHasher, chunks: &Chunks, chunk: &Chunk, 
                 index.reserve(&mut std::iter::once(hash))?;
                 index.put(&hash, Place::new(chunk.slot, payload_at + at as u64, len))
             }
-            Kind::Delete => index.remove(&hash),
+            Kind::Delete => {
+                chunk.tombstones.fetch_add(1, Ordering::Relaxed);
+                chunk.dead_bytes.fetch_add(len as u64, Ordering::Relaxed);
+                index.remove(&hash)
+            }
         };
         if let Some(old) = replaced
             && let Some(Some(seen)) = view.get(old.slot() as usize)

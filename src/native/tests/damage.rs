@@ -12,7 +12,9 @@ use crate::io::sim::{Faults, SimDisk};
 use crate::native::Options;
 use crate::native::frame::{CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, FrameHeader, FrameKind};
 
-const OPTIONS: Options = Options { chunk_bytes: 13 << 10, hot_log_bytes: 0 };
+fn options() -> Options {
+    super::workload::options(13 << 10, 0)
+}
 const FIRST: &str = "chunk-0000000000000001.kvb";
 const SECOND: &str = "chunk-0000000000000002.kvb";
 const THIRD: &str = "chunk-0000000000000003.kvb";
@@ -30,7 +32,7 @@ struct Store {
 /// Three chunks: groups made durable by a sync, durable ones, and, if it is closed, the frame that says so.
 fn store(closed: bool) -> Store {
     let disk = SimDisk::new(1, Faults::default());
-    let mut driver = Driver::open(&disk, OPTIONS, [0; KEYS]).unwrap();
+    let mut driver = Driver::open(&disk, options(), [0; KEYS]).unwrap();
     let mut states = vec![[0; KEYS]];
     let mut version = 0;
     let mut commit = |driver: &mut Driver, durable: bool, keys: &[usize]| {
@@ -76,7 +78,7 @@ fn bytes_of(disk: &SimDisk) -> Vec<(String, Vec<u8>)> {
 /// Opens a damaged store: the state it has, if it once had it, or why it is refused.
 fn look(store: &Store, disk: &SimDisk) -> Result<usize, Error> {
     let before = bytes_of(disk);
-    match open(disk, OPTIONS) {
+    match open(disk, options()) {
         Ok(engine) => {
             let state = state_of(&engine).expect("what is opened is good");
             Ok(store.states.iter().rposition(|had| *had == state).expect("the store never had this state"))
@@ -281,13 +283,13 @@ fn absurd_fields_do_no_harm() {
             let mut bytes = good.clone();
             change(&mut bytes);
             assert!(disk.write_raw(name, &bytes));
-            match open(&disk, OPTIONS) {
+            match open(&disk, options()) {
                 Ok(engine) => {
                     // What it lies about is where the log goes on; that must not end in a panic either.
                     let state = state_of(&engine).expect("what is opened is good");
                     assert!(store.states.contains(&state));
                     drop(engine);
-                    let mut driver = Driver::open(&disk, OPTIONS, state).unwrap();
+                    let mut driver = Driver::open(&disk, options(), state).unwrap();
                     let _ = driver.commit(true, &[(0, 1)]);
                     driver.close();
                 }

@@ -8,7 +8,7 @@ use crate::base::hash::KeyHasher;
 use crate::base::random::Random;
 use crate::base::sync::Arc;
 use crate::engine::record::Kind;
-use crate::engine::{Commit, Engine, ReadHints, ReadOp, ReadState, Reader, StoredValue, Turn, WriteOp, Writes};
+use crate::engine::{Commit, Engine, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, Turn, WriteOp, Writes};
 use crate::io::Disk;
 use crate::io::sim::SimDisk;
 use crate::native::commit::Staged;
@@ -35,6 +35,7 @@ pub struct Batch {
     effects: Vec<Effect>,
     read_keys: Vec<usize>,
     reads: Vec<ReadOp>,
+    pin: Pin,
 }
 
 impl Batch {
@@ -54,7 +55,7 @@ impl Batch {
 
     fn commit(&mut self) -> Commit<'_> {
         let writes = Writes { blocks: vec![&mut self.block[..]], ops: &self.writes };
-        Commit { batch_id: self.id, writes, reads: &mut self.reads, durable: self.durable }
+        Commit { batch_id: self.id, writes, reads: &mut self.reads, durable: self.durable, pin: None }
     }
 }
 
@@ -97,18 +98,18 @@ impl Reader for Results<'_> {
     }
 }
 
-fn fetch(engine: &NativeEngine, keys: &[usize], reads: &mut [ReadOp]) -> Vec<Result<u32, Error>> {
+fn fetch(engine: &NativeEngine, pin: &Pin, keys: &[usize], reads: &mut [ReadOp]) -> Vec<Result<u32, Error>> {
     let mut results =
         Results { keys: keys.iter().map(|key| key_bytes(*key)).collect(), which: keys, got: keys.iter().map(|_| None).collect() };
-    engine.fetch(reads, &mut results, &HINTS);
+    engine.fetch(pin, reads, &mut results, &HINTS);
     results.got.into_iter().map(|result| result.expect("every read has a result")).collect()
 }
 
 /// The versions of `keys`, all of one moment.
 pub fn read(engine: &NativeEngine, keys: &[usize]) -> Vec<Result<u32, Error>> {
     let mut reads = read_ops(&engine.hasher(), keys);
-    engine.resolve(&mut reads);
-    fetch(engine, keys, &mut reads)
+    let pin = engine.resolve(&mut reads);
+    fetch(engine, &pin, keys, &mut reads)
 }
 
 /// Everything that is in the store.
@@ -139,6 +140,7 @@ struct Flying {
 /// Reads that were looked up at a moment and are fetched later.
 struct Held {
     keys: Vec<usize>,
+    pin: Pin,
     reads: Vec<ReadOp>,
     expected: Vec<u32>,
 }
@@ -262,7 +264,15 @@ impl Driver {
     fn publish_group(&mut self, turn: Turn, group: Group) {
         let Group { number, mut batches, staged, written } = group;
         let result = match (staged, written) {
-            (Ok(staged), Some(written)) => turn.publish(|| self.engine.publish(staged, written, &mut commits(&mut batches))),
+            (Ok(staged), Some(written)) => {
+                let mut group = commits(&mut batches);
+                let result = turn.publish(|| self.engine.publish(staged, written, &mut group));
+                let pins: Vec<Pin> = group.into_iter().map(|member| member.pin).collect();
+                for (batch, pin) in batches.iter_mut().zip(pins) {
+                    batch.pin = pin;
+                }
+                result
+            }
             (Err(error), _) => Err(error),
             (Ok(_), None) => return,
         };
@@ -281,7 +291,7 @@ impl Driver {
         for batch in batches {
             let versions = batch.read_keys.iter().map(|key| expected[*key]).collect();
             super::model::apply(&mut expected, &batch.effects);
-            self.held.push(Held { keys: batch.read_keys, reads: batch.reads, expected: versions });
+            self.held.push(Held { keys: batch.read_keys, pin: batch.pin, reads: batch.reads, expected: versions });
         }
     }
 
@@ -301,12 +311,22 @@ impl Driver {
         }
     }
 
+    /// Rewrites the chunk that pays most; what was published is durable if there was one.
+    pub fn compact(&mut self, min_fill_percent: u64) {
+        self.settle();
+        match self.engine.compact_once(min_fill_percent) {
+            Ok(true) => self.oracle.made_durable(self.oracle.len()),
+            Ok(false) => {}
+            Err(error) => self.errors.push(error),
+        }
+    }
+
     /// Looks up some keys; they are fetched later.
     pub fn hold_reads(&mut self, keys: Vec<usize>) {
         let mut reads = read_ops(&self.engine.hasher(), &keys);
-        self.engine.resolve(&mut reads);
+        let pin = self.engine.resolve(&mut reads);
         let expected = keys.iter().map(|key| self.oracle.visible[*key]).collect();
-        self.held.push(Held { keys, reads, expected });
+        self.held.push(Held { keys, pin, reads, expected });
     }
 
     /// Fetches the reads that are held and compares them with what was there when they were looked up.
@@ -315,7 +335,7 @@ impl Driver {
             for read in &held.reads {
                 assert!(read.state != ReadState::New, "a read was not resolved");
             }
-            let got = fetch(&self.engine, &held.keys, &mut held.reads);
+            let got = fetch(&self.engine, &held.pin, &held.keys, &mut held.reads);
             for ((key, expected), got) in held.keys.iter().zip(&held.expected).zip(got) {
                 match got {
                     Ok(version) => assert_eq!(version, *expected, "key {key} has another version than it should"),

@@ -18,7 +18,9 @@ const SEEDS: u64 = 12;
 /// A version no workload reaches.
 const LATE: u32 = 1 << 30;
 
-const OPTIONS: Options = Options { chunk_bytes: 1 << 20, hot_log_bytes: 0 };
+fn options() -> Options {
+    super::workload::options(1 << 20, 0)
+}
 
 const KINDS: [Calls; 12] = [
     Calls::READ,
@@ -190,7 +192,7 @@ fn a_failure_while_opening_refuses_and_changes_nothing() {
 /// A store with keys 0 to 3 in it, no memory of its own, and the disk to break.
 fn small_store() -> (SimDisk, Driver) {
     let disk = SimDisk::new(1, Faults::default());
-    let driver = Driver::open(&disk, OPTIONS, [0; KEYS]).unwrap();
+    let driver = Driver::open(&disk, options(), [0; KEYS]).unwrap();
     (disk, driver)
 }
 
@@ -237,9 +239,9 @@ fn writes_come_back_when_there_is_room() {
         disk.set_space(None);
         driver.commit(durable, &[(0, 3), (1, 3)]).unwrap();
         driver.engine.sync().unwrap();
-        driver.reopen(OPTIONS).unwrap_err();
+        driver.reopen(options()).unwrap_err();
         driver.close();
-        driver.reopen(OPTIONS).unwrap();
+        driver.reopen(options()).unwrap();
         assert_eq!(codes(&read(&driver.engine, &[0, 1])), [Ok(3), Ok(3)]);
     }
 }

@@ -133,6 +133,33 @@ impl Store {
     }
 }
 
+/// What the manifest in force says: what it covers, the newest chunk, and the ends of the chunks it names.
+#[derive(Default)]
+struct Manifest {
+    covers: u64,
+    newest: u64,
+    ends: Vec<[u64; 4]>,
+}
+
+fn read_manifest(disk: &SimDisk) -> Option<Manifest> {
+    let names = disk.list_files().into_iter().filter(|name| name.starts_with("manifest-")).rev();
+    names.into_iter().find_map(|name| {
+        let bytes = disk.read_raw(&name)?;
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let copy = [first, second].into_iter().find(|copy| {
+            let entries_end = copy.get(12..16).map_or(usize::MAX, |_| 64 + 32 * u32_at(copy, 12) as usize);
+            copy.len() >= entries_end
+                && copy[..8] == *b"\x89KVM\r\n\x1a\n"
+                && u32_at(copy, 8) == 1
+                && extend(extend(crc32c(&copy[..56]), &[0; 4]), &copy[60..entries_end]) == u32_at(copy, 56)
+                && name == format!("manifest-{:016x}.kvb", u64_at(copy, 32))
+        })?;
+        let end = |i: usize| std::array::from_fn(|field| u64_at(copy, 64 + 32 * i + 8 * field));
+        let ends = (0..u32_at(copy, 12) as usize).map(end).collect();
+        Some(Manifest { covers: u64_at(copy, 40), newest: u64_at(copy, 48), ends })
+    })
+}
+
 fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
     let mut chunks = BTreeMap::new();
     for name in disk.list_files().into_iter().filter(|name| name.starts_with("chunk-")) {
@@ -156,29 +183,47 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
     if chunks.values().any(|chunk| id(chunk) != id(chunks.values().next().unwrap())) {
         return Err(Refused::Foreign);
     }
-    let mut chain: Vec<&Chunk> = chunks.values().next_back().into_iter().collect();
-    while let Some(before) = chain.last().map(|chunk| chunk.before()).filter(|before| *before != 0) {
-        chain.push(chunks.get(&before).ok_or(Refused::Damaged)?);
+    let manifest = read_manifest(disk).unwrap_or_default();
+    let mut wanted = chunks.keys().next_back().copied().unwrap_or(0);
+    let any_manifest = disk.list_files().iter().any(|name| name.starts_with("manifest-"));
+    if wanted < manifest.newest || (wanted == 0 && any_manifest) {
+        return Err(Refused::Damaged);
+    }
+    // Chunks with their ends, where the manifest says them.
+    let mut chain: Vec<(&Chunk, Option<[u64; 4]>)> = Vec::new();
+    while wanted > manifest.covers {
+        let chunk = chunks.get(&wanted).ok_or(Refused::Damaged)?;
+        chain.push((chunk, None));
+        wanted = chunk.before();
+    }
+    for end in manifest.ends.iter().rev() {
+        chain.push((chunks.get(&end[0]).ok_or(Refused::Damaged)?, Some(*end)));
     }
     chain.reverse();
     let mut store = Store::default();
-    for (i, chunk) in chain.iter().enumerate() {
+    for (i, (chunk, named_end)) in chain.iter().enumerate() {
         store.watermark = store.watermark.max(chunk.watermark());
-        let next = chain.get(i + 1);
-        let limit = next.map_or(chunk.bytes.len(), |next| chunk.bytes.len().min(u64_at(&next.bytes, 64) as usize));
+        let follows = if i == 0 { chunk.before() == 0 } else { chain[i - 1].0.number() == chunk.before() };
+        if !follows {
+            (store.last_seq, store.digest) = (u64_at(&chunk.bytes, 72), u64_at(&chunk.bytes, 80));
+            store.watermark = store.watermark.max(store.last_seq);
+        }
+        let end_said = named_end.or(chain.get(i + 1).map(|(next, _)| std::array::from_fn(|field| u64_at(&next.bytes, 56 + 8 * field))));
+        let limit = end_said.map_or(chunk.bytes.len(), |end| chunk.bytes.len().min(end[1] as usize));
         let mut at = 4096;
         while let Some(end) = store.frame(chunk, at, limit).or_else(|| store.frame(chunk, at.next_multiple_of(4096), limit)) {
             at = end;
         }
-        let ends_well = match next {
-            Some(next) => u64_at(&next.bytes, 72) == store.last_seq && u64_at(&next.bytes, 80) == store.digest,
+        store.watermark = store.watermark.max(named_end.map_or(0, |end| end[2]));
+        let ends_well = match end_said {
+            Some([_, _, last_seq, digest]) => last_seq == store.last_seq && digest == store.digest,
             None => chunk.bytes[at.min(chunk.bytes.len())..].iter().all(|byte| *byte == 0),
         };
         if ends_well {
             continue;
         }
         let mut evidence = store.watermark;
-        for (j, later) in chain[i..].iter().enumerate() {
+        for (j, (later, _)) in chain[i..].iter().enumerate() {
             evidence = evidence.max(later.watermark());
             let from = if j == 0 { at } else { 4096 };
             let headers = (from.next_multiple_of(8)..later.bytes.len()).step_by(8).filter_map(|at| later.header(at));
@@ -202,12 +247,14 @@ fn state_by_format(disk: &SimDisk) -> Result<State, Refused> {
 /// Both readers say the same.
 fn compare(disk: &SimDisk) -> bool {
     let expected = state_by_format(disk);
-    let found = open(&disk.twin(), OPTIONS).and_then(|engine| state_of(&engine));
+    let found = open(&disk.twin(), options()).and_then(|engine| state_of(&engine));
     assert!(found.as_ref().ok() == expected.as_ref().ok(), "the engine says {found:?}, the format says {expected:?}");
     expected.is_err()
 }
 
-const OPTIONS: Options = Options { chunk_bytes: 1 << 20, hot_log_bytes: 0 };
+fn options() -> Options {
+    super::workload::options(1 << 20, 0)
+}
 
 #[test]
 fn two_readers_agree() {

@@ -8,7 +8,9 @@ use crate::engine::Engine;
 use crate::io::sim::{Calls, Faults, Fill, SimDisk, Survival, Tear};
 use crate::native::Options;
 
-const OPTIONS: Options = Options { chunk_bytes: 1 << 20, hot_log_bytes: 0 };
+fn options() -> Options {
+    super::workload::options(1 << 20, 0)
+}
 
 /// Images to look at where chance decides what a crash leaves.
 const DRAWS: u64 = 200;
@@ -18,7 +20,7 @@ fn new_disk() -> SimDisk {
 }
 
 fn driver(disk: &SimDisk, base: State) -> Driver {
-    Driver::open(disk, OPTIONS, base).unwrap()
+    Driver::open(disk, options(), base).unwrap()
 }
 
 fn stage(driver: &mut Driver, durable: bool, effects: &[Effect]) {
@@ -32,7 +34,7 @@ fn commit(driver: &mut Driver, durable: bool, effects: &[Effect]) {
 
 /// Opens what a crash has left; the oracle has to agree.
 fn look(disk: &SimDisk, oracle: &Oracle, end: End) -> State {
-    let state = open(disk, OPTIONS).and_then(|engine| state_of(&engine)).unwrap();
+    let state = open(disk, options()).and_then(|engine| state_of(&engine)).unwrap();
     oracle.check(&state, end).unwrap_or_else(|text| panic!("{text}"));
     state
 }
@@ -152,7 +154,7 @@ fn nothing_depends_on_what_only_the_cache_holds() {
 #[test]
 fn nothing_is_written_behind_a_cut_that_may_be_on_the_disk() {
     let disk = new_disk();
-    let options = Options { chunk_bytes: 12 << 10, ..OPTIONS };
+    let options = Options { chunk_bytes: 12 << 10, ..options() };
     let mut driver = Driver::open(&disk, options, [0; KEYS]).unwrap();
     commit(&mut driver, true, &[(0, 1)]);
     disk.fail_at(1, libc::EIO, false, Calls::SYNC_DIR);

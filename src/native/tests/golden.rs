@@ -13,7 +13,9 @@ use crate::io::sim::{Faults, SimDisk};
 use crate::native::{NativeEngine, Options};
 use std::path::Path;
 
-const OPTIONS: Options = Options { chunk_bytes: 9 << 10, hot_log_bytes: 0 };
+fn options() -> Options {
+    super::workload::options(9 << 10, 0)
+}
 const FILES: [(&str, &[u8]); 2] = [
     ("chunk-0000000000000001.kvb", include_bytes!("../../../tests/old_formats/1/chunk-0000000000000001.kvb")),
     ("chunk-0000000000000002.kvb", include_bytes!("../../../tests/old_formats/1/chunk-0000000000000002.kvb")),
@@ -46,13 +48,13 @@ fn commit(engine: &NativeEngine, durable: bool, records: &[Record<'_>]) {
         ops.push(WriteOp { hash: engine.hasher().hash(record.key), block: 0, offset: offset as u32, len: len as u32, kind: record.kind });
     }
     let writes = Writes { blocks: vec![&mut block[..]], ops: &ops };
-    let member = Commit { batch_id: 0x0102_0304, writes, reads: &mut [], durable };
+    let member = Commit { batch_id: 0x0102_0304, writes, reads: &mut [], durable, pin: None };
     engine.commit(engine.turn(), &mut [member], &mut |_| false).unwrap();
 }
 
 /// How the golden store was made.
 fn write_store(disk: &SimDisk) {
-    let engine = NativeEngine::open(Arc::new(disk.clone()), Path::new("/store"), OPTIONS).unwrap();
+    let engine = NativeEngine::open(Arc::new(disk.clone()), Path::new("/store"), options()).unwrap();
     let raw = b"again and ".repeat(100);
     let mut packed = vec![0; compressed_len_max(raw.len())];
     let packed_len = compress(&raw, &mut packed).unwrap();
@@ -103,12 +105,12 @@ impl Reader for Values {
 }
 
 fn check(disk: &SimDisk) {
-    let engine = NativeEngine::open(Arc::new(disk.clone()), Path::new("/store"), OPTIONS).unwrap();
+    let engine = NativeEngine::open(Arc::new(disk.clone()), Path::new("/store"), options()).unwrap();
     let mut reads: Vec<ReadOp> =
         expected().iter().zip(0..).map(|((key, _), op)| ReadOp { hash: engine.hasher().hash(key), op, ..ReadOp::default() }).collect();
-    engine.resolve(&mut reads);
+    let pin = engine.resolve(&mut reads);
     let mut values = Values(vec![None; reads.len()]);
-    engine.fetch(&mut reads, &mut values, &HINTS);
+    engine.fetch(&pin, &mut reads, &mut values, &HINTS);
     for ((key, expected), got) in expected().into_iter().zip(values.0) {
         assert!(got == expected, "{:?}", String::from_utf8_lossy(key));
     }

@@ -75,6 +75,7 @@ fn commit(engine: &NativeEngine, batches: &[Vec<Write>], durable: bool) -> Resul
         writes: Writes { blocks: vec![&mut block[..]], ops },
         reads: &mut [],
         durable,
+        pin: None,
     });
     engine.commit(engine.turn(), &mut group.collect::<Vec<_>>(), &mut |_| false)
 }
@@ -104,9 +105,9 @@ fn check(engine: &NativeEngine, model: &BTreeMap<Bytes, Option<Bytes>>) {
     let keys: Vec<&Bytes> = model.keys().collect();
     let mut reads: Vec<ReadOp> =
         keys.iter().zip(0..).map(|(key, op)| ReadOp { hash: engine.hasher().hash(key), op, ..ReadOp::default() }).collect();
-    engine.resolve(&mut reads);
+    let pin = engine.resolve(&mut reads);
     let mut collect = Collect { keys: &keys, got: vec![None; keys.len()] };
-    engine.fetch(&mut reads, &mut collect, &HINTS);
+    engine.fetch(&pin, &mut reads, &mut collect, &HINTS);
     for ((key, expected), got) in model.iter().zip(collect.got) {
         assert!(got == *expected, "key {key:?}");
     }
@@ -138,7 +139,7 @@ fn run(disk: &Arc<dyn Disk>, path: &Path, options: Options, actions: &[Action]) 
 
 fn options() -> impl Strategy<Value = Options> {
     let chunk_bytes = prop_oneof![Just(8u64 << 10), Just(64 << 10), Just(1 << 20)];
-    (chunk_bytes, 0u64..3).prop_map(|(chunk_bytes, chunks)| Options { chunk_bytes, hot_log_bytes: chunks * chunk_bytes })
+    (chunk_bytes, 0u64..3).prop_map(|(chunk_bytes, chunks)| super::workload::options(chunk_bytes, chunks * chunk_bytes))
 }
 
 proptest! {
@@ -167,7 +168,7 @@ proptest! {
 #[test]
 fn a_closed_store_says_so() {
     let disk: Arc<dyn Disk> = Arc::new(SimDisk::new(1, Faults::default()));
-    let engine = NativeEngine::open(disk, Path::new("/store"), Options { chunk_bytes: 1 << 20, hot_log_bytes: 0 }).unwrap();
+    let engine = NativeEngine::open(disk, Path::new("/store"), super::workload::options(1 << 20, 0)).unwrap();
     let key = vec![1];
     commit(&engine, &[vec![(key.clone(), Some(vec![2]))]], true).unwrap();
     engine.close().unwrap();
@@ -177,7 +178,7 @@ fn a_closed_store_says_so() {
     assert_eq!(state(engine.sync()), Code::INVALID_STATE);
     assert_eq!(super::driver::read(&engine, &[0])[0], Ok(0), "nothing is known of a key that was never there");
     let mut reads = [ReadOp { hash: engine.hasher().hash(&key), ..ReadOp::default() }];
-    engine.resolve(&mut reads);
+    let pin = engine.resolve(&mut reads);
     struct Codes(Vec<Code>);
     impl Reader for Codes {
         fn key(&self, _: u32) -> &[u8] {
@@ -190,6 +191,6 @@ fn a_closed_store_says_so() {
         }
     }
     let mut codes = Codes(Vec::new());
-    engine.fetch(&mut reads, &mut codes, &HINTS);
+    engine.fetch(&pin, &mut reads, &mut codes, &HINTS);
     assert_eq!(codes.0, [Code::INVALID_STATE]);
 }

@@ -10,6 +10,11 @@ use crate::native::Options;
 /// Groups that may be on their way at the same time.
 const IN_FLIGHT_MAX: usize = 4;
 
+/// Options for a store whose background work is done when the test says so.
+pub fn options(chunk_bytes: u64, hot_log_bytes: u64) -> Options {
+    Options { chunk_bytes, hot_log_bytes, background: false, ..Options::default() }
+}
+
 /// One workload.
 #[derive(Clone, Debug)]
 pub struct Workload {
@@ -42,7 +47,7 @@ impl Workload {
         Workload {
             seed,
             faults,
-            options: Options { chunk_bytes, hot_log_bytes: [0, chunk_bytes, 3 * chunk_bytes][rng.below(3) as usize] },
+            options: options(chunk_bytes, [0, chunk_bytes, 3 * chunk_bytes][rng.below(3) as usize]),
             actions: 10 + rng.below(60),
             keys: 2 + rng.below(KEYS as u64 - 1),
             durable_of_8: [0, 2, 4, 8][rng.below(4) as usize],
@@ -123,7 +128,7 @@ impl Run<'_> {
             driver.disk.set_space(self.full.then_some(left));
             return Ok(());
         }
-        match self.rng.below(32) {
+        match self.rng.below(34) {
             0..12 if driver.in_flight() < IN_FLIGHT_MAX => {
                 let group = self.group(driver);
                 driver.stage(group);
@@ -135,6 +140,7 @@ impl Run<'_> {
             26..28 => {}
             28 => driver.hold_reads((0..KEYS).filter(|_| self.rng.one_in(2)).collect()),
             29..31 => driver.check_reads(),
+            31..33 => driver.compact([50, 90, 100][self.rng.below(3) as usize]),
             _ => return self.reopen(driver),
         }
         Ok(())

@@ -1,0 +1,257 @@
+//! Compaction: chunks that are mostly dead are rewritten, and removed.
+//!
+//! One chunk at a time, the emptiest first. What is still current in it is put again at the end of the log, through the
+//! same way as every commit, at a moment when nothing else is in flight, so that what is decided is still true when it
+//! is published: to recovery a moved record is a put like any other. Only when the copies are on stable storage, and a
+//! manifest that no longer names the chunk is too, does its file go. A chunk that cannot be read is kept as it is.
+//!
+//! A delete is moved along as long as an older chunk is there that may hold what it deletes; in the oldest chunk it is
+//! forgotten. A put that has expired is treated like a delete.
+
+use super::NativeEngine;
+use super::chunks::{Chunk, file_name};
+use super::commit::Staged;
+use super::compactor::Pace;
+use super::frame::CHUNK_HEADER_LEN;
+use super::index::Place;
+use super::manifest::{self, Manifest};
+use super::window::Window;
+use crate::base::clock;
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::hash::KeyHash;
+use crate::base::log;
+use crate::base::sync::Arc;
+use crate::base::sync::atomic::Ordering;
+use crate::engine::counters::add;
+use crate::engine::record::{Kind, Record, salt_sum};
+use crate::engine::{Commit, WriteOp, Writes};
+use crate::io::write_all_at;
+use std::io::IoSlice;
+
+/// Bytes of records that are moved in one group.
+const GROUP_BYTES: usize = 1 << 20;
+
+/// Records on their way to the end of the log.
+#[derive(Default)]
+struct Moving {
+    bytes: Vec<u8>,
+    ops: Vec<WriteOp>,
+    /// Where each record is current now; `None`: a delete, which must find no record.
+    origins: Vec<Option<Place>>,
+}
+
+impl NativeEngine {
+    /// Rewrites the sealed chunk that pays most, if one is filled to `min_fill_percent` or less; whether there was one.
+    pub fn compact_once(&self, min_fill_percent: u64) -> Result<bool> {
+        let _one_at_a_time = self.compacting.lock();
+        self.check_open()?;
+        let chunks = self.chunks.by_age();
+        let oldest = chunks.first().map_or(0, |chunk| chunk.id);
+        let Some(victim) = pick(&chunks, self.log.published_chunk(), min_fill_percent) else { return Ok(false) };
+        let is_oldest = victim.id == oldest;
+        let nothing_to_keep = victim.live_bytes() == 0 && (is_oldest || victim.tombstones.load(Ordering::Relaxed) == 0);
+        if !nothing_to_keep && !self.move_records(&victim, is_oldest)? {
+            return Ok(true); // damaged: it stays, and is not picked again
+        }
+        self.sync_in_turn()?;
+        self.remove(&victim)?;
+        add(&self.counters.chunks_removed, 1);
+        Ok(true)
+    }
+
+    /// Moves what must be kept to the end of the log; false if the chunk turned out to be damaged.
+    fn move_records(&self, victim: &Chunk, is_oldest: bool) -> Result<bool> {
+        let Some(end) = victim.end() else { return Ok(true) };
+        let now_ms = clock::unix_ms();
+        let mut window = Window::new(&*victim.file, end.valid_bytes);
+        let mut frames = super::scan::Frames::new(victim.salt, end);
+        let mut moving = Moving::default();
+        let mut pace = Pace::new(self.options.compaction_bytes_per_second);
+        loop {
+            let step = frames
+                .next_record(&mut window)
+                .map_err(|e| Error::from_io(format_args!("store {}: reading {} to compact it", self.path, file_name(victim.id)), &e))?;
+            match step {
+                super::scan::Step::Record { offset, bytes, record } => {
+                    self.consider(&mut moving, victim, offset, bytes, &record, is_oldest, now_ms)?;
+                }
+                super::scan::Step::End => break,
+                super::scan::Step::Damaged { offset } => {
+                    victim.damaged.store(true, Ordering::Relaxed);
+                    add(&self.counters.chunks_damaged, 1);
+                    let file = file_name(victim.id);
+                    let text = format!(
+                        "store {}: {file} is damaged at byte {offset} and is kept as it is: make a backup, then salvage",
+                        self.path
+                    );
+                    log::write(log::Level::Error, "compact", &text);
+                    return Ok(false);
+                }
+            }
+            if moving.bytes.len() >= GROUP_BYTES {
+                let bytes = moving.bytes.len() as u64;
+                self.move_group(&mut moving)?;
+                self.keep_pace(&mut pace, bytes);
+            }
+        }
+        self.move_group(&mut moving)?;
+        Ok(true)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn consider(
+        &self,
+        moving: &mut Moving,
+        victim: &Chunk,
+        offset: u64,
+        bytes: &[u8],
+        record: &Record<'_>,
+        is_oldest: bool,
+        now_ms: u64,
+    ) -> Result<()> {
+        let hash = self.hasher.hash(record.key);
+        let place = Place::new(victim.slot, offset, bytes.len());
+        let current = self.index.read().get(&hash);
+        let expired = record.expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms);
+        match (record.kind, current) {
+            (Kind::Put, Some(current)) if current == place && !expired => moving.add_copy(hash, bytes, victim.salt.at(offset), place),
+            // An expired put hides what is older, as a delete does: it becomes one.
+            (Kind::Put, Some(current)) if current == place => moving.add_delete(hash, record.key, Some(place)),
+            (Kind::Delete, None) if !is_oldest => moving.add_delete(hash, record.key, None),
+            _ => Ok(()),
+        }
+    }
+
+    /// Commits what is still to be moved, at a moment when nothing else is in flight.
+    fn move_group(&self, moving: &mut Moving) -> Result<()> {
+        if moving.ops.is_empty() {
+            return Ok(());
+        }
+        if self.stopping.load(Ordering::Acquire) {
+            return Err(Error::new(Code::INVALID_STATE, "the store is being closed"));
+        }
+        let durable = !self.log.is_unsynced();
+        let mut turn = self.line.draw();
+        let Moving { bytes, ops, origins } = moving;
+        let mut kept: Vec<WriteOp> = Vec::new();
+        kept.try_reserve_exact(ops.len()).map_err(|_| Error::no_memory("no memory to compact with: free memory"))?;
+        let mut staged: Option<Result<Staged>> = None;
+        let mut group: [Commit<'_>; 1] = turn.stage_alone(|| {
+            {
+                let index = self.index.read();
+                kept.extend(ops.iter().zip(origins.iter()).filter(|(op, origin)| index.get(&op.hash) == **origin).map(|(op, _)| *op));
+            }
+            let writes = Writes { blocks: vec![bytes.as_mut_slice()], ops: &kept };
+            let mut group = [Commit { batch_id: 0, writes, reads: &mut [], durable, pin: None }];
+            staged = Some(self.stage(&mut group));
+            group
+        });
+        let Some(staged) = staged else { return Ok(()) };
+        let mut staged = staged?;
+        let written = self.write(&mut staged, &group);
+        turn.publish(|| self.publish(staged, written, &mut group))?;
+        add(&self.counters.moved_records, kept.len() as u64);
+        add(&self.counters.moved_bytes, kept.iter().map(|op| u64::from(op.len)).sum());
+        moving.clear();
+        Ok(())
+    }
+
+    /// Takes a chunk, of which nothing is needed any more, out of the store.
+    fn remove(&self, victim: &Arc<Chunk>) -> Result<()> {
+        let chunks = self.chunks.by_age();
+        let durable = self.log.durable();
+        // The manifest speaks for all chunks before the first that is not yet sealed and durable as a whole: what was
+        // published since the sync need not be.
+        let settled: Vec<_> = chunks.iter().map_while(|chunk| chunk.end().filter(|end| end.last_seq <= durable)).collect();
+        let covers = match chunks.get(settled.len()) {
+            Some(unsettled) => unsettled.id - 1,
+            None => self.log.last_chunk(), // also for those that were begun and given up
+        };
+        let mut numbers = self.manifests.lock();
+        let manifest = Manifest {
+            store: self.log.store(),
+            number: numbers.next,
+            covers,
+            newest: chunks.last().map_or(0, |newest| newest.id),
+            // A chunk that was begun and never used says nothing.
+            chunks: settled.into_iter().filter(|end| end.chunk != victim.id && end.valid_bytes > CHUNK_HEADER_LEN as u64).collect(),
+        };
+        numbers.next += 1;
+        let name = manifest::file_name(manifest.number);
+        self.write_manifest(&manifest, &name).map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;
+        let dir = self.log.dir();
+        self.chunks.remove(victim)?;
+        // Whatever of this is lost in a crash, the next open does again: the manifest does not name these files.
+        let _ = dir.remove(&file_name(victim.id));
+        let older = numbers.in_force.replace(manifest.number);
+        if let Some(obsolete) = std::mem::replace(&mut numbers.before, older) {
+            let _ = dir.remove(&manifest::file_name(obsolete));
+        }
+        let _ = dir.sync();
+        Ok(())
+    }
+
+    fn write_manifest(&self, manifest: &Manifest, name: &str) -> std::io::Result<()> {
+        let dir = self.log.dir();
+        let file = dir.create(name)?;
+        let written = write_all_at(&*file, &mut [IoSlice::new(&manifest.encode())], 0, false).and_then(|_| file.sync());
+        if let Err(error) = written {
+            let _ = dir.remove(name); // half a manifest is none
+            return Err(error);
+        }
+        dir.sync()
+    }
+}
+
+/// The chunk with the least in it, among those before the one where the log stands that are not fuller than allowed.
+fn pick(chunks: &[Arc<Chunk>], published_chunk: u64, min_fill_percent: u64) -> Option<Arc<Chunk>> {
+    let fill = |chunk: &Chunk| {
+        let bytes = chunk.end().map_or(0, |end| end.valid_bytes).max(1);
+        chunk.live_bytes() * 100 / bytes
+    };
+    let older = chunks.iter().take_while(|chunk| chunk.id < published_chunk);
+    let candidates = older.filter(|chunk| !chunk.damaged.load(Ordering::Relaxed) && fill(chunk) <= min_fill_percent);
+    candidates.min_by_key(|chunk| (fill(chunk), chunk.live_bytes())).cloned()
+}
+
+impl Moving {
+    fn room(&mut self, len: usize) -> Result<&mut [u8]> {
+        let no_memory = |_| Error::no_memory("no memory to compact with: free memory");
+        self.bytes.try_reserve(len).map_err(no_memory)?;
+        self.ops.try_reserve(1).map_err(no_memory)?;
+        self.origins.try_reserve(1).map_err(no_memory)?;
+        let start = self.bytes.len();
+        self.bytes.resize(start + len, 0);
+        Ok(&mut self.bytes[start..])
+    }
+
+    /// A record as it stands in the log, its checksum freed of the old place's salt.
+    fn add_copy(&mut self, hash: KeyHash, bytes: &[u8], salt: u32, origin: Place) -> Result<()> {
+        let room = self.room(bytes.len())?;
+        room.copy_from_slice(bytes);
+        salt_sum(room, salt);
+        self.note(hash, bytes.len(), Kind::Put, Some(origin));
+        Ok(())
+    }
+
+    fn add_delete(&mut self, hash: KeyHash, key: &[u8], origin: Option<Place>) -> Result<()> {
+        let record = Record::delete(key);
+        let len = record.encoded_len();
+        record.encode(self.room(len)?);
+        self.note(hash, len, Kind::Delete, origin);
+        Ok(())
+    }
+
+    fn note(&mut self, hash: KeyHash, len: usize, kind: Kind, origin: Option<Place>) {
+        let offset = (self.bytes.len() - len) as u32;
+        self.ops.push(WriteOp { hash, block: 0, offset, len: len as u32, kind });
+        self.origins.push(origin);
+    }
+
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.ops.clear();
+        self.origins.clear();
+    }
+}

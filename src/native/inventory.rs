@@ -1,0 +1,182 @@
+//! What a store's directory holds: its chunk files, and which of them make up the store.
+//!
+//! Called by recovery, before anything is replayed. Looks at headers and manifests only, and changes nothing but that
+//! the manifest in force is made durable.
+
+use super::chunks::{file_name, id_of};
+use super::frame::{BadHeader, CHUNK_HEADER_LEN, ChunkHeader, LogEnd};
+use super::manifest::{self, Manifest};
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::sync::Arc;
+use crate::io::{Dir, File, read_full_at};
+
+/// A chunk file with a good header.
+pub(super) struct Found {
+    pub header: ChunkHeader,
+    pub file: Arc<dyn File>,
+    pub len: u64,
+    /// Its end, if the manifest says it.
+    pub end: Option<LogEnd>,
+}
+
+/// What the directory holds.
+pub(super) struct Inventory {
+    pub found: Vec<Found>,
+    /// Chunk files without a good header: begun, and never used.
+    pub unfinished: Vec<u64>,
+    pub highest_id: u64,
+    pub manifests: Vec<u64>,
+}
+
+pub(super) fn missing(store_path: &str, what: &str) -> Error {
+    Error::new(Code::CORRUPTED, format!("store {store_path}: {what} missing: restore from a backup"))
+}
+
+/// The newest manifest that can be read. One that was being written when the process died explains nothing yet that
+/// the one before it does not.
+pub(super) fn read_manifest(dir: &dyn Dir, inventory: &Inventory, store: &[u8; 16], store_path: &str) -> Result<Option<Manifest>> {
+    let mut numbers = inventory.manifests.clone();
+    numbers.sort_unstable_by(|a, b| b.cmp(a));
+    for number in &numbers {
+        let name = manifest::file_name(*number);
+        let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);
+        let file = dir.open(&name).map_err(|e| failed(&e))?;
+        let len = file.len().map_err(|e| failed(&e))?;
+        let mut bytes = Vec::new();
+        let no_memory = |_| Error::no_memory("no memory for the manifest: free memory");
+        bytes.try_reserve_exact(len as usize).map_err(no_memory)?;
+        bytes.resize(len as usize, 0);
+        let got = read_full_at(&*file, &mut bytes, 0).map_err(|e| failed(&e))?;
+        match Manifest::decode(&bytes[..got]).filter(|manifest| manifest.number == *number) {
+            Some(manifest) if manifest.store == *store => {
+                // It may be in the cache only, and files that it does not name are about to go.
+                file.sync().and_then(|()| dir.sync()).map_err(|e| failed(&e))?;
+                return Ok(Some(manifest));
+            }
+            Some(_) => {
+                let text = format!("store {store_path}: {name} belongs to another store: move it away");
+                return Err(Error::new(Code::CONFIG, text));
+            }
+            None => {}
+        }
+    }
+    Ok(None)
+}
+
+pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {
+    let names = dir.list().map_err(|e| Error::from_io(format_args!("store {store_path}: cannot list the directory"), &e))?;
+    let manifests = names.iter().filter_map(|name| manifest::number_of(name)).collect();
+    let mut inventory = Inventory { found: Vec::new(), unfinished: Vec::new(), highest_id: 0, manifests };
+    for (id, name) in names.iter().filter_map(|name| id_of(name).map(|id| (id, name))) {
+        let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);
+        let file = dir.open(name).map_err(|e| failed(&e))?;
+        let len = file.len().map_err(|e| failed(&e))?;
+        let mut block = vec![0; CHUNK_HEADER_LEN];
+        let got = read_full_at(&*file, &mut block, 0).map_err(|e| failed(&e))?;
+        inventory.highest_id = inventory.highest_id.max(id);
+        match ChunkHeader::decode(&block[..got]) {
+            Ok(header) if header.chunk == id => inventory.found.push(Found { header, file, len, end: None }),
+            Ok(header) => {
+                let was = file_name(header.chunk);
+                return Err(Error::new(
+                    Code::CORRUPTED,
+                    format!("store {store_path}: {name} is a copy of {was} or was renamed: take it away or give it its name back"),
+                ));
+            }
+            Err(BadHeader::Newer) => {
+                return Err(Error::new(
+                    Code::NOT_SUPPORTED,
+                    format!("store {store_path}: {name} was written by a newer version of the library: open it with that version"),
+                ));
+            }
+            Err(BadHeader::Damaged) if holds_frames(&*file, len).map_err(|e| failed(&e))? => {
+                return Err(Error::new(
+                    Code::CORRUPTED,
+                    format!("store {store_path}: the header of {name} is damaged: restore the file from a backup"),
+                ));
+            }
+            Err(BadHeader::Damaged) => inventory.unfinished.push(id),
+        }
+    }
+    Ok(inventory)
+}
+
+/// Whether anything was ever written behind the header: it is durable before the first frame is written.
+pub(super) fn holds_frames(file: &dyn File, len: u64) -> std::io::Result<bool> {
+    let mut buf = vec![0; 1 << 16];
+    let mut offset = CHUNK_HEADER_LEN as u64;
+    while offset < len {
+        let got = read_full_at(file, &mut buf, offset)?;
+        if got == 0 {
+            break;
+        }
+        if buf[..got].iter().any(|byte| *byte != 0) {
+            return Ok(true);
+        }
+        offset += got as u64;
+    }
+    Ok(false)
+}
+
+pub(super) fn check_identities(inventory: &Inventory, store: &[u8; 16], store_path: &str) -> Result<()> {
+    let Some(foreign) = inventory.found.iter().find(|found| found.header.store != *store) else { return Ok(()) };
+    let (foreign, newest) = (foreign.header.chunk, inventory.found.last().map_or(0, |found| found.header.chunk));
+    Err(Error::new(
+        Code::CONFIG,
+        format!(
+            "store {store_path}: {} and {} belong to different stores: move the foreign file away",
+            file_name(foreign),
+            file_name(newest)
+        ),
+    ))
+}
+
+/// The chunks that make up the store, oldest first, and the files that are no part of it.
+///
+/// From the newest back, each chunk names the one before it, down to the first or to where the manifest takes over.
+pub(super) fn chain_of(inventory: Inventory, manifest: Option<&Manifest>, store_path: &str) -> Result<(Vec<Found>, Vec<String>)> {
+    let Inventory { mut found, unfinished, .. } = inventory;
+    let covers = manifest.map_or(0, |manifest| manifest.covers);
+    let mut chain = Vec::new();
+    let mut leftovers: Vec<String> = unfinished.iter().copied().map(file_name).collect();
+    let mut wanted = found.last().map_or(0, |newest| newest.header.chunk);
+    if wanted < manifest.map_or(0, |manifest| manifest.newest) {
+        return Err(missing(store_path, &format!("chunk files behind {} are", file_name(wanted))));
+    }
+    let is_missing = |id: u64| {
+        if unfinished.contains(&id) {
+            let text = format!("store {store_path}: the header of {} is damaged: restore the file from a backup", file_name(id));
+            Error::new(Code::CORRUPTED, text)
+        } else {
+            missing(store_path, &format!("{} is", file_name(id)))
+        }
+    };
+    while wanted > covers {
+        match found.pop() {
+            Some(candidate) if candidate.header.chunk > wanted => {
+                leftovers.push(file_name(candidate.header.chunk)); // cut off by an earlier recovery
+            }
+            Some(candidate) if candidate.header.chunk == wanted => {
+                wanted = candidate.header.before.chunk;
+                chain.push(candidate);
+            }
+            _ => return Err(is_missing(wanted)),
+        }
+    }
+    for end in manifest.iter().flat_map(|manifest| manifest.chunks.iter().rev()) {
+        loop {
+            match found.pop() {
+                Some(candidate) if candidate.header.chunk > end.chunk => leftovers.push(file_name(candidate.header.chunk)),
+                Some(candidate) if candidate.header.chunk == end.chunk => {
+                    chain.push(Found { end: Some(*end), ..candidate });
+                    break;
+                }
+                _ => return Err(is_missing(end.chunk)),
+            }
+        }
+    }
+    leftovers.extend(found.iter().map(|older| file_name(older.header.chunk)));
+    chain.reverse();
+    Ok((chain, leftovers))
+}

@@ -1,0 +1,124 @@
+//! The manifest: which of the older chunks make up the store, once some have been removed.
+//!
+//! The chain of chunk headers explains every chunk as long as none is gone. Before the first one goes, and before each
+//! further one, a manifest is written that names those which stay; only then is the file removed. A manifest is a new
+//! file each time, never changed, and holds its contents twice; the one before it is kept until the next.
+
+use super::frame::LogEnd;
+use crate::base::crc;
+use crate::base::limits::BLOCK_BYTES;
+
+const MAGIC: [u8; 8] = *b"\x89KVM\r\n\x1a\n";
+const FORMAT_VERSION: u32 = 1;
+const HEADER_LEN: usize = 64;
+const ENTRY_LEN: usize = 32;
+
+/// See the top of this file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Manifest {
+    /// Which store this is.
+    pub store: [u8; 16],
+    /// Rises with each manifest.
+    pub number: u64,
+    /// The manifest speaks for all chunks up to this one; later ones are explained by their headers.
+    pub covers: u64,
+    /// The newest chunk at the time: it must be there, or one behind it.
+    pub newest: u64,
+    /// The chunks up to there that are part of the store, oldest first, each with its end.
+    pub chunks: Vec<LogEnd>,
+}
+
+/// The file name of a manifest.
+pub fn file_name(number: u64) -> String {
+    format!("manifest-{number:016x}.kvb")
+}
+
+/// The number in a manifest's file name, if it is one.
+pub fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_prefix("manifest-")?.strip_suffix(".kvb")?;
+    let number = u64::from_str_radix(digits, 16).ok()?;
+    (file_name(number) == name).then_some(number)
+}
+
+impl Manifest {
+    /// The file's contents.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut copy = Vec::new();
+        copy.extend_from_slice(&MAGIC);
+        copy.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+        copy.extend_from_slice(&(self.chunks.len() as u32).to_le_bytes());
+        copy.extend_from_slice(&self.store);
+        copy.extend_from_slice(&self.number.to_le_bytes());
+        copy.extend_from_slice(&self.covers.to_le_bytes());
+        copy.extend_from_slice(&self.newest.to_le_bytes());
+        copy.extend_from_slice(&[0; 8]); // the checksum's place, and room
+        for end in &self.chunks {
+            for field in [end.chunk, end.valid_bytes, end.last_seq, end.digest] {
+                copy.extend_from_slice(&field.to_le_bytes());
+            }
+        }
+        let sum = crc::crc32c(&copy);
+        copy[HEADER_LEN - 8..HEADER_LEN - 4].copy_from_slice(&sum.to_le_bytes());
+        copy.resize(copy.len().next_multiple_of(BLOCK_BYTES), 0);
+        copy.repeat(2)
+    }
+
+    /// Reads a file: from the first copy, or from the second if that is damaged.
+    pub fn decode(bytes: &[u8]) -> Option<Manifest> {
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        Manifest::decode_copy(first).or_else(|| Manifest::decode_copy(second))
+    }
+
+    fn decode_copy(copy: &[u8]) -> Option<Manifest> {
+        let header = copy.get(..HEADER_LEN)?;
+        let u32_at = |at: usize| header.get(at..at + 4).and_then(|field| field.try_into().ok()).map(u32::from_le_bytes);
+        if header[..8] != MAGIC || u32_at(8)? != FORMAT_VERSION {
+            return None;
+        }
+        let entries = copy.get(HEADER_LEN..(u32_at(12)? as usize).checked_mul(ENTRY_LEN)?.checked_add(HEADER_LEN)?)?;
+        let (before_sum, after_sum) = (&header[..HEADER_LEN - 8], &header[HEADER_LEN - 4..]);
+        let sum = crc::extend(crc::extend(crc::extend(crc::crc32c(before_sum), &[0; 4]), after_sum), entries);
+        if sum != u32_at(HEADER_LEN - 8)? {
+            return None;
+        }
+        let u64_at = |bytes: &[u8], at: usize| bytes.get(at..at + 8).and_then(|field| field.try_into().ok()).map(u64::from_le_bytes);
+        let end_of = |entry: &[u8]| {
+            Some(LogEnd {
+                chunk: u64_at(entry, 0)?,
+                valid_bytes: u64_at(entry, 8)?,
+                last_seq: u64_at(entry, 16)?,
+                digest: u64_at(entry, 24)?,
+            })
+        };
+        Some(Manifest {
+            store: header[16..32].try_into().ok()?,
+            number: u64_at(header, 32)?,
+            covers: u64_at(header, 40)?,
+            newest: u64_at(header, 48)?,
+            chunks: entries.chunks_exact(ENTRY_LEN).map(end_of).collect::<Option<_>>()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn either_copy_is_enough() {
+        let end = |chunk| LogEnd { chunk, valid_bytes: 5000 + chunk, last_seq: 10 * chunk, digest: 77 };
+        let manifest = Manifest { store: [3; 16], number: 4, covers: 9, newest: 10, chunks: (1..300).map(end).collect() };
+        let good = manifest.encode();
+        assert_eq!(Manifest::decode(&good).as_ref(), Some(&manifest));
+        let used = HEADER_LEN + ENTRY_LEN * manifest.chunks.len();
+        for bit in (0..used * 8).step_by(3) {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Manifest::decode(&bad).as_ref(), Some(&manifest), "first copy, bit {bit}");
+            bad[good.len() / 2 + bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Manifest::decode(&bad), None, "both copies, bit {bit}");
+        }
+        assert_eq!(Manifest::decode(&[]), None);
+        assert_eq!(number_of(&file_name(31)), Some(31));
+    }
+}

@@ -1,0 +1,87 @@
+//! Going through the records of a sealed chunk, one by one.
+//!
+//! The chunk was replayed or written by this process before, so its frames are known to be good: what does not check
+//! out now has been damaged since. Records are checked under the salt of their place as everywhere.
+
+use super::frame::{CHUNK_HEADER_LEN, FrameHeader, LogEnd, Salt};
+use super::window::Window;
+use crate::base::limits::BLOCK_BYTES;
+use crate::engine::record::Record;
+use std::io;
+
+/// See the top of this file.
+pub struct Frames {
+    salt: Salt,
+    end: LogEnd,
+    /// The next frame, if none is being read.
+    at: u64,
+    /// The records that are left of the frame being read.
+    records: Option<(u64, u64)>,
+}
+
+/// What the scan met.
+pub enum Step<'a> {
+    /// A record, with its bytes and where they stand.
+    Record { offset: u64, bytes: &'a [u8], record: Record<'a> },
+    /// There are no more.
+    End,
+    /// Nothing good, where there should be.
+    Damaged { offset: u64 },
+}
+
+impl Frames {
+    /// From the start of the chunk to its end.
+    pub fn new(salt: Salt, end: LogEnd) -> Frames {
+        Frames { salt, end, at: CHUNK_HEADER_LEN as u64, records: None }
+    }
+
+    /// The next record.
+    pub fn next_record<'w>(&mut self, window: &'w mut Window<'_>) -> io::Result<Step<'w>> {
+        loop {
+            if let Some((at, end)) = self.records {
+                if at < end {
+                    return self.record(window, at, end);
+                }
+                self.at = end;
+                self.records = None;
+            }
+            if self.at >= self.end.valid_bytes {
+                return Ok(Step::End);
+            }
+            let Some(frame) = self.frame(window)? else { return Ok(Step::Damaged { offset: self.at }) };
+            let Some(len) = frame.len() else { return Ok(Step::Damaged { offset: self.at }) };
+            self.records = Some((self.at + frame.payload_at(), self.at + len));
+        }
+    }
+
+    /// The frame at `at`, or at the next fresh block.
+    fn frame(&mut self, window: &mut Window<'_>) -> io::Result<Option<FrameHeader>> {
+        for at in [self.at, self.at.next_multiple_of(BLOCK_BYTES as u64)] {
+            let bytes = window.bytes(at, super::frame::FRAME_HEADER_LEN as u64)?;
+            if let Some(frame) = bytes.and_then(|bytes| FrameHeader::decode(bytes, self.salt, at)) {
+                self.at = at;
+                return Ok(Some(frame));
+            }
+        }
+        Ok(None)
+    }
+
+    fn record<'w>(&mut self, window: &'w mut Window<'_>, at: u64, end: u64) -> io::Result<Step<'w>> {
+        let Some(len) = record_len(window, at, end)? else { return Ok(Step::Damaged { offset: at }) };
+        let Some(bytes) = window.bytes(at, len)? else { return Ok(Step::Damaged { offset: at }) };
+        match Record::parse_checked(bytes, self.salt.at(at)) {
+            Ok((record, len)) => {
+                self.records = Some((at + len as u64, end));
+                Ok(Step::Record { offset: at, bytes: &bytes[..len], record })
+            }
+            Err(_) => Ok(Step::Damaged { offset: at }),
+        }
+    }
+}
+
+/// How long the record at `at` says it is, if that is possible before `end`.
+fn record_len(window: &mut Window<'_>, at: u64, end: u64) -> io::Result<Option<u64>> {
+    let head = (end - at).min(crate::engine::record::LENGTHS_IN as u64);
+    let Some(bytes) = window.bytes(at, head)? else { return Ok(None) };
+    Ok(Record::declared_len(bytes).map(|len| len as u64).filter(|len| *len <= end - at))
+}
