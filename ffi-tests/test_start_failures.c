@@ -47,6 +47,12 @@ static void fill(void *rounds) {
             snprintf(key, sizeof key, "round%ld-%d", round, i);
             put_one(m, key, "a value that can be found in the file");
         }
+        /* Most of the chunk must be needed, or it would be compacted away. */
+        char key[32], filler[300000];
+        snprintf(key, sizeof key, "filler%ld", round);
+        memset(filler, 'f', sizeof filler - 1);
+        filler[sizeof filler - 1] = 0;
+        put_one(m, key, filler);
         close_manager(m);
     }
 }

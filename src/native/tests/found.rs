@@ -185,3 +185,29 @@ fn a_frame_that_lacks_nothing_but_zeros_is_in_doubt() {
     let state = look(&disk.kill_image(), &driver.oracle, End::Kill);
     assert_eq!(state[..2], [version, 1]);
 }
+
+/// A group in doubt lay whole at the end of a chunk, and the next chunk's header cut it off. A process that was killed
+/// while it began that chunk left the header without a durable name; the next one saw the cut, and answered
+/// accordingly. What has been seen to be cut off must not come back.
+#[test]
+fn a_cut_that_was_seen_stays() {
+    let mut doubtful = 0;
+    for seed in 0..DRAWS {
+        let story = |disk: &SimDisk| {
+            let mut driver = driver(disk, [0; KEYS]);
+            commit(&mut driver, true, &[(0, 1)]);
+            disk.fail_at(1, libc::ENOSPC, false, Calls::WRITE_DURABLE);
+            assert_eq!(driver.commit(true, &[(0, 2)]).unwrap_err().code, Code::DISK_FULL);
+            stage(&mut driver, true, &[(0, 3)]); // ends with the sync of the directory
+            driver.oracle
+        };
+        let (killed, oracle) = stopped_at_the_end(&SimDisk::new(seed, Faults::default()), story);
+        let seen = killed.kill_image();
+        let state = look(&seen, &oracle, End::Kill);
+        assert_eq!(state[0], 1, "the chunk that was begun says so");
+        let left = look(&seen.crash_image(&mut Random::new(seed), Survival::NOTHING), &oracle, End::PowerCut);
+        assert_eq!(left, state);
+        doubtful += u64::from(look(&killed.crash_image(&mut Random::new(seed), Survival::NOTHING), &oracle, End::PowerCut)[0] == 2);
+    }
+    assert!(doubtful > 10, "the group in doubt would have been there");
+}
