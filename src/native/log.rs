@@ -7,7 +7,7 @@
 //! where the old one was cut, so that what lies behind the cut can never come back.
 
 use super::chunks::{Chunk, Chunks, file_name};
-use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd};
+use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd};
 use super::hot::HotChunk;
 use super::options::Options;
 use crate::base::clock;
@@ -36,6 +36,8 @@ pub struct Log {
     durable: AtomicU64,
     /// The chunk of the last group that readers can see: it says where the log stands.
     published_chunk: AtomicU64,
+    /// The highest watermark that stands in the log: what is durable beyond it, nothing proves yet.
+    witnessed: AtomicU64,
 }
 
 struct LogState {
@@ -121,6 +123,13 @@ pub enum SyncWay {
     ByFiles,
 }
 
+impl Place {
+    /// Where the log ends without what is written here.
+    pub fn before(&self) -> LogEnd {
+        self.before
+    }
+}
+
 impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
@@ -140,8 +149,9 @@ impl Log {
             leftovers,
         };
         let (published, durable) = (AtomicU64::new(end.last_seq), AtomicU64::new(end.last_seq));
-        let published_chunk = AtomicU64::new(end.chunk);
-        Log { dir, store_path, options, state: Mutex::new(state), syncing: Mutex::new(()), published, durable, published_chunk }
+        let (published_chunk, witnessed) = (AtomicU64::new(end.chunk), AtomicU64::new(end.last_seq));
+        let (state, syncing) = (Mutex::new(state), Mutex::new(()));
+        Log { dir, store_path, options, state, syncing, published, durable, published_chunk, witnessed }
     }
 
     /// Gives a group of `records` records and `payload_len` bytes its place. `durable`: it is to be synced.
@@ -191,13 +201,15 @@ impl Log {
         if sync != SyncWay::ByWrite {
             state.mark_unsynced(&chunk, last_seq);
         }
+        let watermark = self.durable.load(Ordering::Acquire);
+        self.witnessed.store(watermark, Ordering::Relaxed);
         Ok(Place {
             chunk,
             hot,
             offset,
             first_seq,
             last_seq,
-            watermark: self.durable.load(Ordering::Acquire),
+            watermark,
             digest_before: before.digest,
             before,
             generation: state.generation,
@@ -225,8 +237,7 @@ impl Log {
                 return Err(poison.clone().in_doubt());
             }
             if state.generation != place.generation {
-                let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
-                return Err(Error::new(Code::DISK_FULL, text).in_doubt());
+                return Err(given_up());
             }
         }
         match place.sync {
@@ -250,6 +261,10 @@ impl Log {
         let mut state = self.state.lock();
         if let Some(poison) = &state.poison {
             return poison.clone().in_doubt();
+        }
+        // What happens to a file that was taken out of the store with all that was in it says nothing about the others.
+        if state.generation != place.generation && chunks.by_age().iter().all(|chunk| chunk.id != place.chunk.id) {
+            return given_up();
         }
         // For want of space or memory nothing is broken; anything else may mean that the file is.
         if failed.code != Code::DISK_FULL && !failed.transient {
@@ -349,30 +364,68 @@ impl Log {
         self.state.lock().poison.get_or_insert_with(|| poisoned("a commit was broken off by an internal error"));
     }
 
+    /// Whether durable data is there that no watermark in the log proves to be so.
+    pub fn wants_beat(&self) -> bool {
+        self.durable.load(Ordering::Relaxed) > self.witnessed.load(Ordering::Relaxed)
+    }
+
+    /// Gives a beat its place, with its bytes: a frame that says how far the log is durable. `None`: there is nothing to
+    /// be said, or not yet.
+    pub fn stage_beat(&self) -> Result<Option<(Place, Vec<u8>)>> {
+        let mut state = self.state.lock();
+        state.check_poison()?;
+        if !self.wants_beat() || !state.unsynced.is_empty() {
+            return Ok(None);
+        }
+        let Some((chunk, offset, frame)) = self.remark(&state, FrameKind::Beat) else { return Ok(None) };
+        if let Some(active) = &mut state.active {
+            active.next = offset + frame.len() as u64;
+        }
+        state.fresh_block = true;
+        let (last_seq, before) = (state.last_given, state.end);
+        let watermark = self.durable.load(Ordering::Acquire);
+        self.witnessed.store(watermark, Ordering::Relaxed);
+        let place = Place {
+            chunk,
+            hot: None,
+            offset,
+            first_seq: last_seq + 1,
+            last_seq,
+            watermark,
+            digest_before: before.digest,
+            before,
+            generation: state.generation,
+            sync: SyncWay::ByWrite,
+            lacks_only_zeros: false,
+        };
+        Ok(Some((place, frame.to_vec())))
+    }
+
     /// Ends the log with a frame that says so. Everything is durable.
     pub fn close(&self) -> Result<()> {
         let state = self.state.lock();
-        let (Some(active), end) = (&state.active, state.end) else { return Ok(()) };
-        if end.chunk != active.chunk.id {
-            return Ok(());
-        }
+        let Some((chunk, offset, frame)) = self.remark(&state, FrameKind::Close) else { return Ok(()) };
+        write_all_at(&*chunk.file, &mut [IoSlice::new(&frame)], offset, true)
+            .map(drop)
+            .map_err(|e| Error::from_io(format_args!("store {}: closing {}", self.store_path, file_name(chunk.id)), &e))
+    }
+
+    /// A frame without records, and its place behind all others; `None` if there is no frame yet in the active chunk.
+    fn remark(&self, state: &LogState, kind: FrameKind) -> Option<(Arc<Chunk>, u64, [u8; FRAME_HEADER_LEN])> {
+        let active = state.active.as_ref().filter(|active| active.chunk.id == state.end.chunk)?;
         let offset = active.next.next_multiple_of(BLOCK_BYTES as u64);
-        let first_seq = state.last_given + 1;
-        let digest = super::frame::Digest::new(end.digest).finish(FrameKind::Close, first_seq, 0);
+        let (first_seq, digest_before) = (state.last_given + 1, state.end.digest);
         let frame = FrameHeader {
-            kind: FrameKind::Close,
+            kind,
             first_seq,
             watermark: self.durable.load(Ordering::Acquire),
             payload_len: 0,
             records: 0,
             batches: 0,
-            digest_before: end.digest,
-            digest,
+            digest_before,
+            digest: Digest::new(digest_before).finish(kind, first_seq, 0),
         };
-        let header = frame.encode(active.chunk.salt, offset);
-        write_all_at(&*active.chunk.file, &mut [IoSlice::new(&header)], offset, true)
-            .map(drop)
-            .map_err(|e| Error::from_io(format_args!("store {}: closing {}", self.store_path, file_name(active.chunk.id)), &e))
+        Some((Arc::clone(&active.chunk), offset, frame.encode(active.chunk.salt, offset)))
     }
 
     /// Makes the next chunk: file, header, both on stable storage, before anything in it can be acknowledged.
@@ -402,6 +455,7 @@ impl Log {
         if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
             before.seal(state.end);
         }
+        self.witnessed.fetch_max(header.watermark, Ordering::Relaxed);
         state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
         state.fresh_block = true;
         add(&counters.chunks_created, 1);
@@ -435,6 +489,11 @@ impl LogState {
             None => self.unsynced.push((Arc::clone(chunk), seq)),
         }
     }
+}
+
+fn given_up() -> Error {
+    let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
+    Error::new(Code::DISK_FULL, text).in_doubt()
 }
 
 fn poisoned(cause: &str) -> Error {

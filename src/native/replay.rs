@@ -9,6 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::chunks::{Chunk, file_name};
 use super::frame::{
     BATCH_ENTRY_LEN, BatchEntry, CHUNK_HEADER_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt,
+    places_of_next,
 };
 use super::index::Place;
 use super::inventory::Found;
@@ -338,12 +339,15 @@ impl<'a> Replay<'a> {
 
     /// The frame that follows the log's end `before`, looked for from `at` on.
     ///
-    /// It follows at once, or, behind a sync, on the next fresh block. What lies in the gap says nothing: a crash may
-    /// leave anything where nobody has written. The digest tells whether it is the next.
+    /// What lies in a gap says nothing: a crash may leave anything where nobody has written. The digest tells whether
+    /// a frame is the next.
     fn next_frame(&self, window: &mut Window<'_>, found: &Found, at: u64, before: &LogEnd, take: &mut impl Take) -> Result<Option<Good>> {
-        let fresh = at.next_multiple_of(BLOCK_BYTES as u64);
-        let good = self.frame(window, found, at, before, take)?;
-        if good.is_some() || fresh == at { Ok(good) } else { self.frame(window, found, fresh, before, take) }
+        for place in places_of_next(at) {
+            if let Some(good) = self.frame(window, found, place, before, take)? {
+                return Ok(Some(good));
+            }
+        }
+        Ok(None)
     }
 
     /// The frame at `at`, if there is one, all of it is good, and it follows `before`.

@@ -54,6 +54,11 @@ impl Batch {
         batch
     }
 
+    /// Bytes of its records.
+    pub fn record_bytes(&self) -> u64 {
+        self.block.len() as u64
+    }
+
     fn commit(&mut self) -> Commit<'_> {
         let writes = Writes { blocks: vec![&mut self.block[..]], ops: &self.writes };
         Commit { batch_id: self.id, writes, reads: &mut self.reads, durable: self.durable, pin: None }
@@ -198,6 +203,17 @@ impl Driver {
             self.failed(number, error); // the groups behind it do not wait for its turn
         }
         self.flying.push_back(Flying { turn, group: Some(Group { number, batches, staged, written: None }) });
+    }
+
+    /// Gives a beat its place.
+    pub fn stage_beat(&mut self) {
+        let number = self.oracle.begin(Vec::new());
+        let mut turn = self.engine.turn();
+        let staged = turn.stage(|| self.engine.stage_beat());
+        if let Err(error) = &staged {
+            self.failed(number, error);
+        }
+        self.flying.push_back(Flying { turn, group: Some(Group { number, batches: Vec::new(), staged, written: None }) });
     }
 
     fn failed(&mut self, number: usize, error: &Error) {

@@ -211,7 +211,8 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         let end_said = named_end.or(chain.get(i + 1).map(|(next, _)| std::array::from_fn(|field| u64_at(&next.bytes, 56 + 8 * field))));
         let limit = end_said.map_or(chunk.bytes.len(), |end| chunk.bytes.len().min(end[1] as usize));
         let mut at = 4096;
-        while let Some(end) = store.frame(chunk, at, limit).or_else(|| store.frame(chunk, at.next_multiple_of(4096), limit)) {
+        let places = |at: usize| [at, at.next_multiple_of(4096), at.next_multiple_of(4096) + 4096];
+        while let Some(end) = places(at).into_iter().find_map(|at| store.frame(chunk, at, limit)) {
             at = end;
         }
         store.watermark = store.watermark.max(named_end.map_or(0, |end| end[2]));
