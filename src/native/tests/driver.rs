@@ -328,12 +328,13 @@ impl Driver {
         }
     }
 
-    /// Rewrites the chunk that pays most; what was published is durable if there was one.
+    /// Rewrites the chunk that pays most; what was published is durable if there was one, and it was not damaged.
     pub fn compact(&mut self, min_fill_percent: u64) {
         self.settle();
+        let removed = self.engine.counters().chunks_removed;
         match self.engine.compact_once(min_fill_percent) {
-            Ok(true) => self.oracle.made_durable(self.oracle.len()),
-            Ok(false) => {}
+            Ok(true) if self.engine.counters().chunks_removed > removed => self.oracle.made_durable(self.oracle.len()),
+            Ok(_) => {}
             Err(error) => self.errors.push(error),
         }
     }

@@ -138,7 +138,7 @@ impl Run<'_> {
             18..25 => driver.publish(),
             25 => driver.settle(),
             26..28 if driver.in_flight() < IN_FLIGHT_MAX => driver.stage_sync(),
-            36..38 if driver.in_flight() > 99 => driver.stage_beat(),
+            36..38 if driver.in_flight() < IN_FLIGHT_MAX => driver.stage_beat(),
             26..28 | 36..38 => {}
             28 => driver.hold_reads((0..KEYS).filter(|_| self.rng.one_in(2)).collect()),
             29..31 => driver.check_reads(),
