@@ -6,8 +6,10 @@
 //! failed sync nothing is written any more; after a failed write the log goes on in a new chunk whose header says
 //! where the old one was cut, so that what lies behind the cut can never come back.
 
+mod remark;
+
 use super::chunks::{Chunk, Chunks, file_name};
-use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd};
+use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, LogEnd};
 use super::hot::HotChunk;
 use super::options::Options;
 use crate::base::clock;
@@ -362,70 +364,6 @@ impl Log {
     /// A group will never be settled (its executor died): nobody can tell what is in the file, so nothing follows.
     pub fn abandon(&self) {
         self.state.lock().poison.get_or_insert_with(|| poisoned("a commit was broken off by an internal error"));
-    }
-
-    /// Whether durable data is there that no watermark in the log proves to be so.
-    pub fn wants_beat(&self) -> bool {
-        self.durable.load(Ordering::Relaxed) > self.witnessed.load(Ordering::Relaxed)
-    }
-
-    /// Gives a beat its place, with its bytes: a frame that says how far the log is durable. `None`: there is nothing to
-    /// be said, or not yet.
-    pub fn stage_beat(&self) -> Result<Option<(Place, Vec<u8>)>> {
-        let mut state = self.state.lock();
-        state.check_poison()?;
-        if !self.wants_beat() || !state.unsynced.is_empty() {
-            return Ok(None);
-        }
-        let Some((chunk, offset, frame)) = self.remark(&state, FrameKind::Beat) else { return Ok(None) };
-        if let Some(active) = &mut state.active {
-            active.next = offset + frame.len() as u64;
-        }
-        state.fresh_block = true;
-        let (last_seq, before) = (state.last_given, state.end);
-        let watermark = self.durable.load(Ordering::Acquire);
-        self.witnessed.store(watermark, Ordering::Relaxed);
-        let place = Place {
-            chunk,
-            hot: None,
-            offset,
-            first_seq: last_seq + 1,
-            last_seq,
-            watermark,
-            digest_before: before.digest,
-            before,
-            generation: state.generation,
-            sync: SyncWay::ByWrite,
-            lacks_only_zeros: false,
-        };
-        Ok(Some((place, frame.to_vec())))
-    }
-
-    /// Ends the log with a frame that says so. Everything is durable.
-    pub fn close(&self) -> Result<()> {
-        let state = self.state.lock();
-        let Some((chunk, offset, frame)) = self.remark(&state, FrameKind::Close) else { return Ok(()) };
-        write_all_at(&*chunk.file, &mut [IoSlice::new(&frame)], offset, true)
-            .map(drop)
-            .map_err(|e| Error::from_io(format_args!("store {}: closing {}", self.store_path, file_name(chunk.id)), &e))
-    }
-
-    /// A frame without records, and its place behind all others; `None` if there is no frame yet in the active chunk.
-    fn remark(&self, state: &LogState, kind: FrameKind) -> Option<(Arc<Chunk>, u64, [u8; FRAME_HEADER_LEN])> {
-        let active = state.active.as_ref().filter(|active| active.chunk.id == state.end.chunk)?;
-        let offset = active.next.next_multiple_of(BLOCK_BYTES as u64);
-        let (first_seq, digest_before) = (state.last_given + 1, state.end.digest);
-        let frame = FrameHeader {
-            kind,
-            first_seq,
-            watermark: self.durable.load(Ordering::Acquire),
-            payload_len: 0,
-            records: 0,
-            batches: 0,
-            digest_before,
-            digest: Digest::new(digest_before).finish(kind, first_seq, 0),
-        };
-        Some((Arc::clone(&active.chunk), offset, frame.encode(active.chunk.salt, offset)))
     }
 
     /// Makes the next chunk: file, header, both on stable storage, before anything in it can be acknowledged.
