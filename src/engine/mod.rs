@@ -11,7 +11,7 @@ pub mod request;
 pub mod turn;
 
 pub use counters::{Counters, IoReport};
-pub use request::{Commit, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, WriteOp, Writes};
+pub use request::{Commit, NO_BATCH, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, WriteOp, Writes};
 pub use turn::{Turn, Turnstile};
 
 use crate::base::{

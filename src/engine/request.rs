@@ -29,6 +29,9 @@ pub struct Writes<'a> {
     pub ops: &'a [WriteOp],
 }
 
+/// The number of what is no batch: compaction moves records under it.
+pub const NO_BATCH: u64 = 0;
+
 /// One batch of a commit group.
 pub struct Commit<'a> {
     /// Names the batch for ever (opened epoch and counter).

@@ -7,7 +7,7 @@ use super::NativeEngine;
 use super::frame::{BatchEntry, Digest, FrameHeader, FrameKind, LogEnd};
 use super::hot::HotRange;
 use super::index::{Index, Place};
-use super::log::{Log, SyncWay};
+use super::log::{Log, Purpose, SyncWay, Wanted};
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::planted::{Bug, planted};
@@ -15,7 +15,7 @@ use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
 use crate::engine::record::{self, Kind};
-use crate::engine::{Commit, Pin, ReadOp, ReadState, WriteOp};
+use crate::engine::{Commit, NO_BATCH, Pin, ReadOp, ReadState, WriteOp};
 use crate::io::write_pieces_at;
 use std::io::{self, IoSlice};
 
@@ -62,6 +62,15 @@ fn puts(group: &[Commit<'_>]) -> impl Iterator<Item = KeyHash> {
     all_ops(group).filter(|op| op.kind == Kind::Put).map(|op| op.hash)
 }
 
+fn purpose_of(group: &[Commit<'_>]) -> Purpose {
+    let moves = group.iter().all(|member| member.batch_id == NO_BATCH || member.writes.ops.is_empty());
+    match puts(group).next() {
+        _ if moves => Purpose::Move,
+        Some(_) => Purpose::Put,
+        None => Purpose::Delete,
+    }
+}
+
 impl NativeEngine {
     /// Gives the group its place: sequence numbers, room in the index, checksums. An error means nothing happened.
     pub(super) fn stage(&self, group: &mut [Commit<'_>]) -> Result<Staged> {
@@ -78,7 +87,8 @@ impl NativeEngine {
         let head_len = super::frame::FRAME_HEADER_LEN + batches * super::frame::BATCH_ENTRY_LEN;
         head.try_reserve_exact(head_len).map_err(|_| Error::no_memory("no memory for a frame's head: free memory"))?;
         self.index.write().reserve(&mut puts(group))?;
-        let place = match self.log.stage(&self.chunks, &self.counters, batches, records, payload_len, durable) {
+        let wanted = Wanted { batches, records, payload_len, durable, purpose: purpose_of(group) };
+        let place = match self.log.stage(&self.chunks, &self.counters, &wanted) {
             Ok(place) => place,
             Err(error) => {
                 self.index.write().unreserve(&mut puts(group));
@@ -179,7 +189,7 @@ impl NativeEngine {
         let view = self.chunks.view();
         let mut offset = first_record;
         let mut index = self.index.write();
-        let (mut records, mut record_bytes, mut tombstones, mut tombstone_bytes) = (0, 0, 0, 0);
+        let (mut records, mut record_bytes, mut tombstone_bytes) = (0, 0, 0);
         for member in group.iter_mut() {
             member.pin = self.locate(&index, member.reads);
             let ops = member.writes.ops;
@@ -195,8 +205,7 @@ impl NativeEngine {
                         index.put(&op.hash, place)
                     }
                     Kind::Delete => {
-                        tombstones += 1;
-                        tombstone_bytes += u64::from(op.len);
+                        tombstone_bytes += Place::new(slot, offset, op.len as usize).len_at_most() as u64;
                         index.remove(&op.hash)
                     }
                 };
@@ -211,7 +220,7 @@ impl NativeEngine {
         // Still under the lock: a checkpoint sees the index, these counts, and the log's end as they belong together.
         if let Some(Some(seen)) = view.get(slot as usize) {
             add(&seen.chunk.record_bytes, record_bytes + tombstone_bytes);
-            add(&seen.chunk.tombstones, tombstones);
+            add(&seen.chunk.tombstone_bytes, tombstone_bytes);
             add(&seen.chunk.dead_bytes, tombstone_bytes);
         }
         *self.reached.lock() = end;

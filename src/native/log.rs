@@ -7,6 +7,9 @@
 //! where the old one was cut, so that what lies behind the cut can never come back.
 
 mod remark;
+mod reserve;
+
+pub use reserve::{Purpose, RESERVE_NAME};
 
 use super::chunks::{Chunk, Chunks, file_name};
 use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, LogEnd};
@@ -17,11 +20,12 @@ use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::planted::{Bug, planted};
-use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::engine::counters::{AtomicCounters, add};
 use crate::engine::record::ALIGN;
 use crate::io::{Dir, File, write_all_at};
+use reserve::{Reserve, is_full_disk};
 use std::io::IoSlice;
 
 /// See the top of this file.
@@ -40,6 +44,11 @@ pub struct Log {
     published_chunk: AtomicU64,
     /// The highest watermark that stands in the log: what is durable beyond it, nothing proves yet.
     witnessed: AtomicU64,
+    /// The state's, to be read without its lock.
+    full: AtomicBool,
+    has_become_full: AtomicBool,
+    /// Bytes that the reserve holds.
+    reserved: AtomicU64,
 }
 
 struct LogState {
@@ -57,6 +66,12 @@ struct LogState {
     unsynced: Vec<(Arc<Chunk>, u64)>,
     /// Rises with each failed write: groups that were staged before it cannot be published.
     generation: u64,
+    /// The header of a chunk says so, durably, of all failed writes before this generation: they never happened.
+    recorded: u64,
+    /// Space for the day when the disk is full.
+    reserve: Reserve,
+    /// That day is there: only what makes room is written.
+    full: bool,
     /// A sync has its place behind the last frame, and will cover the block that it ends in.
     fresh_block: bool,
     poison: Option<Error>,
@@ -87,6 +102,22 @@ pub struct LogStart {
     pub next_manifest: u64,
     /// The manifest that is in force, if there is one.
     pub manifest: Option<u64>,
+    /// There is a file of the reserve's name.
+    pub reserve: bool,
+}
+
+/// What a group wants of the log.
+pub struct Wanted {
+    /// Batches that write.
+    pub batches: usize,
+    /// Their records.
+    pub records: u64,
+    /// Bytes of these.
+    pub payload_len: u64,
+    /// It is to be synced.
+    pub durable: bool,
+    /// What it does.
+    pub purpose: Purpose,
 }
 
 /// A place in the log, given to one group.
@@ -135,7 +166,7 @@ impl Place {
 impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
-        let LogStart { store, epoch, next_chunk, end, leftovers, .. } = start;
+        let LogStart { store, epoch, next_chunk, end, leftovers, reserve, .. } = start;
         let state = LogState {
             store,
             epoch,
@@ -146,30 +177,37 @@ impl Log {
             last_given: end.last_seq,
             unsynced: Vec::new(),
             generation: 0,
+            recorded: 0,
+            reserve: Reserve { there: reserve, whole: false },
+            full: false,
             fresh_block: true,
             poison: None,
             leftovers,
         };
-        let (published, durable) = (AtomicU64::new(end.last_seq), AtomicU64::new(end.last_seq));
-        let (published_chunk, witnessed) = (AtomicU64::new(end.chunk), AtomicU64::new(end.last_seq));
-        let (state, syncing) = (Mutex::new(state), Mutex::new(()));
-        Log { dir, store_path, options, state, syncing, published, durable, published_chunk, witnessed }
+        Log {
+            dir,
+            store_path,
+            options,
+            state: Mutex::new(state),
+            syncing: Mutex::new(()),
+            published: AtomicU64::new(end.last_seq),
+            durable: AtomicU64::new(end.last_seq),
+            published_chunk: AtomicU64::new(end.chunk),
+            witnessed: AtomicU64::new(end.last_seq),
+            full: AtomicBool::new(false),
+            has_become_full: AtomicBool::new(false),
+            reserved: AtomicU64::new(0),
+        }
     }
 
-    /// Gives a group of `records` records and `payload_len` bytes its place. `durable`: it is to be synced.
+    /// Gives a group its place.
     ///
     /// May begin a new chunk, which is the only thing here that touches the disk. An error means that nothing happened.
-    pub fn stage(
-        &self,
-        chunks: &Chunks,
-        counters: &AtomicCounters,
-        batches: usize,
-        records: u64,
-        payload_len: u64,
-        durable: bool,
-    ) -> Result<Place> {
+    pub fn stage(&self, chunks: &Chunks, counters: &AtomicCounters, wanted: &Wanted) -> Result<Place> {
+        let Wanted { batches, records, payload_len, durable, purpose } = *wanted;
         let mut state = self.state.lock();
         state.check_poison()?;
+        self.admit(&mut state, purpose)?;
         let frame_len = (FRAME_HEADER_LEN + batches * BATCH_ENTRY_LEN) as u64 + payload_len;
         let start_of =
             |active: &Active, fresh: bool| active.next.next_multiple_of(if durable || fresh { BLOCK_BYTES as u64 } else { ALIGN as u64 });
@@ -177,7 +215,7 @@ impl Log {
             let start = start_of(active, state.fresh_block);
             start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
         });
-        if !fits && let Err(error) = self.begin_chunk(&mut state, chunks, counters) {
+        if !fits && let Err(error) = self.begin_chunk_for(purpose, &mut state, chunks, counters) {
             // The file may be there all the same, and its header says that the old chunk ends where it ends now.
             state.active = None;
             return Err(error);
@@ -231,7 +269,7 @@ impl Log {
     pub fn settle(&self, chunks: &Chunks, place: &Place, written: std::io::Result<u64>, counters: &AtomicCounters) -> Result<()> {
         match written {
             Ok(calls) => add(&counters.log_writes, calls),
-            Err(error) => return Err(self.write_failed(chunks, place, &error)),
+            Err(error) => return Err(self.write_failed(chunks, place, &error, counters)),
         }
         {
             let state = self.state.lock();
@@ -239,7 +277,7 @@ impl Log {
                 return Err(poison.clone().in_doubt());
             }
             if state.generation != place.generation {
-                return Err(given_up());
+                return Err(state.given_up(place));
             }
         }
         match place.sync {
@@ -257,7 +295,7 @@ impl Log {
         Ok(())
     }
 
-    fn write_failed(&self, chunks: &Chunks, place: &Place, error: &std::io::Error) -> Error {
+    fn write_failed(&self, chunks: &Chunks, place: &Place, error: &std::io::Error, counters: &AtomicCounters) -> Error {
         let file = file_name(place.chunk.id);
         let failed = Error::from_io(format_args!("store {}: writing {file} failed", self.store_path), error);
         let mut state = self.state.lock();
@@ -266,7 +304,7 @@ impl Log {
         }
         // What happens to a file that was taken out of the store with all that was in it says nothing about the others.
         if state.generation != place.generation && chunks.by_age().iter().all(|chunk| chunk.id != place.chunk.id) {
-            return given_up();
+            return state.given_up(place);
         }
         // For want of space or memory nothing is broken; anything else may mean that the file is.
         if failed.code != Code::DISK_FULL && !failed.transient {
@@ -292,8 +330,13 @@ impl Log {
             for (_, last) in &mut state.unsynced {
                 *last = (*last).min(place.before.last_seq);
             }
+            // With what the reserve gives, the next chunk can say at once where this one was cut.
+            if is_full_disk(error) && self.release_reserve(&mut state, chunks) {
+                let _ = self.begin_chunk(&mut state, chunks, counters);
+            }
         }
-        if place.sync == SyncWay::ByWrite || place.lacks_only_zeros { failed.in_doubt() } else { failed }
+        let may_be_whole = place.sync == SyncWay::ByWrite || place.lacks_only_zeros;
+        if may_be_whole && state.recorded <= place.generation { failed.in_doubt() } else { failed }
     }
 
     /// A sync takes its place in the log: the next frame begins on a fresh block.
@@ -366,6 +409,17 @@ impl Log {
         self.state.lock().poison.get_or_insert_with(|| poisoned("a commit was broken off by an internal error"));
     }
 
+    /// Makes the next chunk, for a group; if need be with what the reserve gives.
+    fn begin_chunk_for(&self, purpose: Purpose, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
+        self.look_after_reserve(state, chunks, purpose)?;
+        match self.begin_chunk(state, chunks, counters) {
+            Err(error) if error.code == Code::DISK_FULL && self.release_reserve(state, chunks) && purpose != Purpose::Put => {
+                self.begin_chunk(state, chunks, counters)
+            }
+            result => result,
+        }
+    }
+
     /// Makes the next chunk: file, header, both on stable storage, before anything in it can be acknowledged.
     fn begin_chunk(&self, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
         let header = ChunkHeader {
@@ -396,6 +450,7 @@ impl Log {
         self.witnessed.fetch_max(header.watermark, Ordering::Relaxed);
         state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
         state.fresh_block = true;
+        state.recorded = state.generation;
         add(&counters.chunks_created, 1);
         if !state.leftovers.is_empty() {
             for leftover in state.leftovers.drain(..) {
@@ -421,17 +476,19 @@ impl LogState {
         self.poison.clone().map_or(Ok(()), Err)
     }
 
+    /// The error of a group that a failure before it has taken along.
+    fn given_up(&self, place: &Place) -> Error {
+        let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
+        let error = Error::new(Code::DISK_FULL, text);
+        if self.recorded > place.generation { error } else { error.in_doubt() }
+    }
+
     fn mark_unsynced(&mut self, chunk: &Arc<Chunk>, seq: u64) {
         match self.unsynced.iter_mut().find(|(other, _)| other.id == chunk.id) {
             Some((_, last)) => *last = seq,
             None => self.unsynced.push((Arc::clone(chunk), seq)),
         }
     }
-}
-
-fn given_up() -> Error {
-    let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
-    Error::new(Code::DISK_FULL, text).in_doubt()
 }
 
 fn poisoned(cause: &str) -> Error {

@@ -143,6 +143,27 @@ impl NativeEngine {
         Ok(())
     }
 
+    /// See `Engine::commit`.
+    fn stage_write_publish(&self, mut turn: Turn, group: &mut [Commit<'_>], retry: &mut dyn FnMut(&Error) -> bool) -> Result<()> {
+        let mut staged = turn.stage(|| {
+            loop {
+                match self.stage(group) {
+                    Err(error) if retry(&error) => {}
+                    result => return result,
+                }
+            }
+        })?;
+        let written = loop {
+            match self.write(&mut staged, group) {
+                Err(error) if staged.may_write_again() && retry(&Error::from_io("writing to the log", &error)) => {}
+                result => break result,
+            }
+        };
+        turn.publish(|| self.publish(staged, written, group))?;
+        self.wake_compactor();
+        Ok(())
+    }
+
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Code::INVALID_STATE, format!("store {}: it was closed: start a manager again", self.path)));
@@ -173,24 +194,10 @@ impl Engine for NativeEngine {
         self.line.draw()
     }
 
-    fn commit(&self, mut turn: Turn, group: &mut [Commit<'_>], retry: &mut dyn FnMut(&Error) -> bool) -> Result<()> {
-        let mut staged = turn.stage(|| {
-            loop {
-                match self.stage(group) {
-                    Err(error) if retry(&error) => {}
-                    result => return result,
-                }
-            }
-        })?;
-        let written = loop {
-            match self.write(&mut staged, group) {
-                Err(error) if staged.may_write_again() && retry(&Error::from_io("writing to the log", &error)) => {}
-                result => break result,
-            }
-        };
-        turn.publish(|| self.publish(staged, written, group))?;
-        self.wake_compactor();
-        Ok(())
+    fn commit(&self, turn: Turn, group: &mut [Commit<'_>], retry: &mut dyn FnMut(&Error) -> bool) -> Result<()> {
+        let result = self.stage_write_publish(turn, group, retry);
+        self.wake_compactor_if_full(result.is_ok());
+        result
     }
 
     fn resolve(&self, reads: &mut [ReadOp]) -> Pin {
@@ -213,8 +220,9 @@ impl Engine for NativeEngine {
     fn counters(&self) -> Counters {
         let view = self.chunks.view();
         let hot_bytes = view.iter().flatten().filter_map(|seen| seen.hot.as_ref()).map(|hot| hot.capacity()).sum();
+        let reserve_bytes = self.log.reserve_bytes();
         let index = self.index.read();
-        Counters { keys: index.len() as u64, index_bytes: index.bytes() as u64, hot_bytes, ..self.counters.snapshot() }
+        Counters { keys: index.len() as u64, index_bytes: index.bytes() as u64, hot_bytes, reserve_bytes, ..self.counters.snapshot() }
     }
 
     fn io_report(&self) -> IoReport {
@@ -228,7 +236,9 @@ impl Engine for NativeEngine {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        self.checkpoint_at_close();
+        if !self.log.is_full() {
+            self.checkpoint_at_close();
+        }
         let closed = self.sync_in_turn().and_then(|()| self.log.close());
         self.chunks.clear();
         drop(self.lock.lock().take());

@@ -17,6 +17,8 @@ pub struct Options {
     pub background: bool,
     /// A checkpoint of the index is written when this much log, in bytes, has come since the last; 0: never by itself.
     pub checkpoint_log_bytes: u64,
+    /// Disk space that a store of some size keeps for the day when the disk is full, in bytes; 0: none.
+    pub reserve_bytes: u64,
     /// When nothing was committed for so long, the log is made to say how far it is durable; 0: never.
     pub beat_idle_ms: u64,
 }
@@ -27,6 +29,9 @@ const HOT_LOG_SHARE: u64 = 16;
 
 /// Log between two checkpoints, unless told otherwise: what replays in well under a second.
 const CHECKPOINT_LOG_BYTES: u64 = 256 << 20;
+
+/// The reserve, unless told otherwise: what is left of a chunk that pays to be compacted has room in it.
+const RESERVE_BYTES: u64 = CHUNK_BYTES / 4 * 3;
 
 /// Idle time before a beat, unless told otherwise: as long as this the last durable group has no witness.
 const BEAT_IDLE_MS: u64 = 100;
@@ -41,6 +46,7 @@ impl Default for Options {
             compaction_bytes_per_second: 0,
             background: true,
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
+            reserve_bytes: RESERVE_BYTES,
             beat_idle_ms: BEAT_IDLE_MS,
         }
     }

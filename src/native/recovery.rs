@@ -122,13 +122,22 @@ fn look(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunks, tell
         store[..8].copy_from_slice(&random::secret_u64().to_le_bytes());
         store[8..].copy_from_slice(&random::secret_u64().to_le_bytes());
         let leftovers = inventory.unfinished.into_iter().map(file_name).collect();
-        let start = LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers, next_manifest, manifest: None };
+        let start = LogStart {
+            store,
+            epoch,
+            next_chunk,
+            end: LogEnd::default(),
+            leftovers,
+            next_manifest,
+            manifest: None,
+            reserve: inventory.reserve,
+        };
         files.others = numbers;
         return Ok(Some(Recovered { start, index: Index::new()?, secret, checkpoints: files, loaded_keys: 0, replayed: 0 }));
     };
     check_identities(&inventory, &store, store_path)?;
     let manifest = read_manifest(dir, &inventory, &store, store_path)?;
-    let manifests = inventory.manifests.clone();
+    let (manifests, reserve) = (inventory.manifests.clone(), inventory.reserve);
     let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path)?;
     let (known, foreign): (Vec<_>, Vec<_>) = known.into_iter().partition(|checkpoint| checkpoint.head.store == store);
     let covers = manifest.as_ref().map_or(0, |manifest| manifest.covers);
@@ -149,7 +158,7 @@ fn look(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunks, tell
     let is_foreign = |number: &u64| foreign.iter().any(|checkpoint| checkpoint.head.number == *number);
     files.others = numbers.into_iter().filter(|number| Some(*number) != files.good && !is_foreign(number)).collect();
     Ok(Some(Recovered {
-        start: LogStart { store, epoch, next_chunk, end, leftovers, next_manifest, manifest },
+        start: LogStart { store, epoch, next_chunk, end, leftovers, next_manifest, manifest, reserve },
         index,
         secret: used.map_or(secret, |checkpoint| checkpoint.head.secret),
         checkpoints: files,
@@ -282,7 +291,7 @@ impl Store<'_> {
             let counts = applier.counts.get(seen.chunk.slot as usize).copied().unwrap_or_default();
             seen.chunk.record_bytes.store(counts.record_bytes, Ordering::Relaxed);
             seen.chunk.dead_bytes.store(counts.dead_bytes, Ordering::Relaxed);
-            seen.chunk.tombstones.store(counts.tombstones, Ordering::Relaxed);
+            seen.chunk.tombstone_bytes.store(counts.tombstone_bytes, Ordering::Relaxed);
             counts.dead_bytes <= counts.record_bytes
         })
     }
@@ -294,7 +303,7 @@ fn load(checkpoint: &Checkpoint, applier: &mut Applier) -> Result<bool> {
     for slot in &checkpoint.tail.slots {
         let live_bytes = live.get(slot.slot as usize).copied().unwrap_or(0);
         let dead_bytes = slot.record_bytes.wrapping_sub(live_bytes);
-        *applier.slot(slot.slot)? = Counts { record_bytes: slot.record_bytes, dead_bytes, tombstones: slot.tombstones };
+        *applier.slot(slot.slot)? = Counts { record_bytes: slot.record_bytes, dead_bytes, tombstone_bytes: slot.tombstone_bytes };
     }
     Ok(true)
 }

@@ -66,6 +66,10 @@ impl Dir for RealDir {
         sys::sync(self.fd.as_fd())
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        sys::free_bytes(self.fd.as_fd()).ok()
+    }
+
     fn lock(&self, name: &str) -> io::Result<Box<dyn Any + Send + Sync>> {
         Ok(Box::new(lock::take(self.fd.as_fd(), &sys::file_name(name)?)?))
     }

@@ -31,7 +31,7 @@ const LOG_PER_BYTE: u64 = 4;
 /// Where the log stood when a checkpoint was begun, and what the chunks had counted then.
 struct Start {
     end: LogEnd,
-    /// Chunk, record bytes, tombstones.
+    /// Chunk, record bytes, bytes of deletes.
     counted: Vec<(u64, u64, u64)>,
 }
 
@@ -122,7 +122,7 @@ impl NativeEngine {
         counted.try_reserve_exact(view.len()).map_err(|_| no_memory())?;
         counted.extend(view.iter().flatten().map(|seen| {
             let chunk = &seen.chunk;
-            (chunk.id, chunk.record_bytes.load(Ordering::Relaxed), chunk.tombstones.load(Ordering::Relaxed))
+            (chunk.id, chunk.record_bytes.load(Ordering::Relaxed), chunk.tombstone_bytes.load(Ordering::Relaxed))
         }));
         drop(index);
         counted.sort_unstable();
@@ -200,8 +200,8 @@ impl NativeEngine {
         slots.extend(view.iter().flatten().map(|seen| {
             let chunk = &seen.chunk;
             let counted = start.counted.binary_search_by_key(&chunk.id, |(id, ..)| *id).ok();
-            let (record_bytes, tombstones) = counted.map_or((0, 0), |at| (start.counted[at].1, start.counted[at].2));
-            Slot { slot: chunk.slot, chunk: chunk.id, end: chunk.end(), record_bytes, tombstones }
+            let (record_bytes, tombstone_bytes) = counted.map_or((0, 0), |at| (start.counted[at].1, start.counted[at].2));
+            Slot { slot: chunk.slot, chunk: chunk.id, end: chunk.end(), record_bytes, tombstone_bytes }
         }));
         slots.sort_unstable_by_key(|slot: &Slot| slot.chunk);
         Ok(slots)

@@ -22,7 +22,7 @@ fn options() -> Options {
     super::workload::options(1 << 20, 0)
 }
 
-const KINDS: [Calls; 12] = [
+const KINDS: [Calls; 13] = [
     Calls::READ,
     Calls::WRITE,
     Calls::WRITE_DURABLE,
@@ -35,6 +35,7 @@ const KINDS: [Calls; 12] = [
     Calls::LOCK,
     Calls::OPEN_DIR,
     Calls::LEN,
+    Calls::ALLOCATE,
 ];
 
 /// One failure.

@@ -12,7 +12,8 @@ const IN_FLIGHT_MAX: usize = 4;
 
 /// Options for a store whose background work is done when the test says so.
 pub fn options(chunk_bytes: u64, hot_log_bytes: u64) -> Options {
-    Options { chunk_bytes, hot_log_bytes, background: false, ..Options::default() }
+    let reserve_bytes = (chunk_bytes / 4 * 3).max(32 << 10);
+    Options { chunk_bytes, hot_log_bytes, reserve_bytes, background: false, ..Options::default() }
 }
 
 /// One workload.
