@@ -15,8 +15,8 @@ use std::io;
 /// The file.
 pub const RESERVE_NAME: &str = "reserve.kvb";
 
-/// A store has a reserve when its log is this many chunks long.
-const LOG_CHUNKS: u64 = 2;
+/// A store has a reserve when its log is so many halves of a chunk long: when it begins the third chunk or so.
+const LOG_HALF_CHUNKS: u64 = 3;
 
 /// While the log is full, deletes leave this share of the reserve to compaction.
 const COMPACTION_SHARE: u64 = 3;
@@ -85,7 +85,7 @@ impl Log {
 
     /// Before a chunk is begun: a store of some size has a reserve, a small one has none.
     pub(super) fn look_after_reserve(&self, state: &mut LogState, chunks: &Chunks, purpose: Purpose) -> Result<()> {
-        let log_bytes = self.log_bytes(chunks);
+        let log_bytes = log_bytes(state, chunks);
         if state.reserve.there && (log_bytes < self.options.chunk_bytes || self.options.reserve_bytes == 0) {
             let _ = self.dir.remove(RESERVE_NAME);
             self.set_reserve(state, Reserve::default());
@@ -115,7 +115,7 @@ impl Log {
             let _ = self.dir.sync(); // some file systems give the space back only then
             self.set_reserve(state, Reserve::default());
         }
-        if !state.full && (kept || self.log_bytes(chunks) >= self.least_log_bytes()) {
+        if !state.full && (kept || log_bytes(state, chunks) >= self.least_log_bytes()) {
             self.turn_full(state);
         }
         kept
@@ -174,15 +174,11 @@ impl Log {
         self.reserved.store(if reserve.whole { self.options.reserve_bytes } else { 0 }, Ordering::Relaxed);
     }
 
-    fn log_bytes(&self, chunks: &Chunks) -> u64 {
-        chunks.view().iter().flatten().filter_map(|seen| seen.chunk.end()).map(|end| end.valid_bytes).sum()
-    }
-
     /// The length of log from which on there is a reserve.
     fn least_log_bytes(&self) -> u64 {
         match self.options.reserve_bytes {
             0 => u64::MAX,
-            _ => self.options.chunk_bytes * LOG_CHUNKS,
+            _ => self.options.chunk_bytes / 2 * LOG_HALF_CHUNKS,
         }
     }
 
@@ -195,4 +191,10 @@ impl Log {
         );
         Error::new(Code::DISK_FULL, text)
     }
+}
+
+/// Bytes of log in all chunks.
+fn log_bytes(state: &LogState, chunks: &Chunks) -> u64 {
+    let sealed: u64 = chunks.view().iter().flatten().filter_map(|seen| seen.chunk.end()).map(|end| end.valid_bytes).sum();
+    sealed + state.active.as_ref().map_or(0, |active| active.next)
 }

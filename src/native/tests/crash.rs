@@ -129,7 +129,12 @@ impl Exploration {
 
 /// Tries one seed: what was tried, and the panic that tells of a violation, if there is one.
 pub fn try_seed(seed: u64) -> (Tally, std::thread::Result<()>) {
-    let mut exploration = Exploration::new(Workload::draw(seed), seed);
+    try_workload(Workload::draw(seed), seed)
+}
+
+/// The same with a workload of another kind.
+pub fn try_workload(workload: Workload, seed: u64) -> (Tally, std::thread::Result<()>) {
+    let mut exploration = Exploration::new(workload, seed);
     let result = catch_unwind(AssertUnwindSafe(|| exploration.explore()));
     (exploration.tally, result)
 }

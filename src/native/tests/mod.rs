@@ -8,6 +8,7 @@ mod driver;
 mod faults;
 mod format;
 mod found;
+mod full;
 mod golden;
 mod model;
 #[cfg(feature = "planted")]

@@ -68,6 +68,13 @@ impl Workload {
         next
     }
 
+    /// The same with small chunks and a disk that is full again and again.
+    pub fn cramped(self) -> Workload {
+        let chunk_bytes = self.options.chunk_bytes.min(16 << 10);
+        let options = Options { chunk_bytes, reserve_bytes: 40 << 10, ..self.options };
+        Workload { options, space_one_in: 6, actions: 40 + self.actions, durable_of_8: self.durable_of_8.max(2), ..self }
+    }
+
     /// The same on a disk without chance, where failures are planned.
     pub fn hostile(self) -> Workload {
         Workload { faults: Faults::default(), space_one_in: 0, hostile: true, ..self }
@@ -126,7 +133,7 @@ impl Run<'_> {
         if space_one_in > 0 && self.rng.one_in(space_one_in) {
             self.full = !self.full;
             self.ever_full |= self.full;
-            let left = [0, 100, 5000, 20_000][self.rng.below(4) as usize];
+            let left = [0, 100, 5000, 20_000, 45_000][self.rng.below(5) as usize];
             driver.disk.set_space(self.full.then_some(left));
             return Ok(());
         }
@@ -181,6 +188,7 @@ impl Run<'_> {
     }
 
     fn batch(&mut self, driver: &Driver) -> Batch {
+        let only_deletes = self.full && self.rng.one_in(2);
         let writes = match self.rng.below(8) {
             0 => 0,
             1..4 => 1,
@@ -189,7 +197,7 @@ impl Run<'_> {
         let effects: Vec<Effect> = (0..writes)
             .map(|_| {
                 self.version += 1;
-                let version = if self.rng.one_in(5) { 0 } else { self.version };
+                let version = if only_deletes || self.rng.one_in(5) { 0 } else { self.version };
                 (self.rng.below(self.workload.keys) as usize, version)
             })
             .collect();
