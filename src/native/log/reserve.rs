@@ -185,8 +185,8 @@ impl Log {
     fn refusal(&self) -> Error {
         let bytes = self.options.reserve_bytes + self.options.reserve_bytes / 4;
         let text = format!(
-            "store {}: the disk is full: until {bytes} bytes are free, only batches that delete and put nothing are taken; free some \
-             space or delete keys, writes come back by themselves",
+            "the disk is full: delete keys or free some space, until {bytes} bytes are free only batches that put nothing are taken \
+             (store {})",
             self.store_path
         );
         Error::new(Code::DISK_FULL, text)
