@@ -47,7 +47,9 @@ pub struct Counts {
     /// Bytes of those that are not current. Modulo 2^64 until all is applied: a checkpoint may know a record, and what
     /// it replaces, before its chunk is counted.
     pub dead_bytes: u64,
-    /// Bytes of deletes among them.
+    /// Deletes among them.
+    pub tombstones: u64,
+    /// Bytes of these.
     pub tombstone_bytes: u64,
 }
 
@@ -78,6 +80,7 @@ impl Applier {
             let replaced = match op.kind {
                 Kind::Put => self.index.insert(&op.hash, op.place)?,
                 Kind::Delete => {
+                    sum.tombstones += 1;
                     sum.tombstone_bytes += bytes;
                     sum.dead_bytes += bytes;
                     self.index.remove(&op.hash)
@@ -91,6 +94,7 @@ impl Applier {
         let counts = self.slot(batch.slot)?;
         counts.record_bytes += sum.record_bytes;
         counts.dead_bytes = counts.dead_bytes.wrapping_add(sum.dead_bytes);
+        counts.tombstones += sum.tombstones;
         counts.tombstone_bytes += sum.tombstone_bytes;
         Ok(())
     }

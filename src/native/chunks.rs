@@ -26,7 +26,9 @@ pub struct Chunk {
     pub record_bytes: AtomicU64,
     /// Bytes of records that are no longer current.
     pub dead_bytes: AtomicU64,
-    /// Bytes of deletes among them: while an older chunk is there, they must not be forgotten.
+    /// Deletes among them: while an older chunk is there, they must not be forgotten.
+    pub tombstones: AtomicU64,
+    /// Bytes of these.
     pub tombstone_bytes: AtomicU64,
     /// Something in it could not be read: it is kept as it is.
     pub damaged: AtomicBool,
@@ -112,6 +114,7 @@ impl Chunks {
             salt: header.salt(),
             record_bytes: AtomicU64::new(0),
             dead_bytes: AtomicU64::new(0),
+            tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
             end: Mutex::new(None),

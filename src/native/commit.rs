@@ -80,6 +80,7 @@ impl NativeEngine {
         if records == 0 {
             return Ok(staged);
         }
+        self.check_writable()?;
         let payload_len: u64 = all_ops(group).map(|op| u64::from(op.len)).sum();
         let batches = group.iter().filter(|member| !member.writes.ops.is_empty()).count();
         let durable = group.iter().any(|member| member.durable);
@@ -189,7 +190,7 @@ impl NativeEngine {
         let view = self.chunks.view();
         let mut offset = first_record;
         let mut index = self.index.write();
-        let (mut records, mut record_bytes, mut tombstone_bytes) = (0, 0, 0);
+        let (mut records, mut record_bytes, mut tombstones, mut tombstone_bytes) = (0, 0, 0, 0);
         for member in group.iter_mut() {
             member.pin = self.locate(&index, member.reads);
             let ops = member.writes.ops;
@@ -205,6 +206,7 @@ impl NativeEngine {
                         index.put(&op.hash, place)
                     }
                     Kind::Delete => {
+                        tombstones += 1;
                         tombstone_bytes += Place::new(slot, offset, op.len as usize).len_at_most() as u64;
                         index.remove(&op.hash)
                     }
@@ -220,6 +222,7 @@ impl NativeEngine {
         // Still under the lock: a checkpoint sees the index, these counts, and the log's end as they belong together.
         if let Some(Some(seen)) = view.get(slot as usize) {
             add(&seen.chunk.record_bytes, record_bytes + tombstone_bytes);
+            add(&seen.chunk.tombstones, tombstones);
             add(&seen.chunk.tombstone_bytes, tombstone_bytes);
             add(&seen.chunk.dead_bytes, tombstone_bytes);
         }

@@ -6,16 +6,16 @@
 //! failed sync nothing is written any more; after a failed write the log goes on in a new chunk whose header says
 //! where the old one was cut, so that what lies behind the cut can never come back.
 
+mod begin;
 mod remark;
 mod reserve;
 
 pub use reserve::{Purpose, RESERVE_NAME};
 
 use super::chunks::{Chunk, Chunks, file_name};
-use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, LogEnd};
+use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, FRAME_HEADER_LEN, LogEnd};
 use super::hot::HotChunk;
 use super::options::Options;
-use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::limits::BLOCK_BYTES;
@@ -24,9 +24,8 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::engine::counters::{AtomicCounters, add};
 use crate::engine::record::ALIGN;
-use crate::io::{Dir, File, write_all_at};
+use crate::io::Dir;
 use reserve::{Reserve, is_full_disk};
-use std::io::IoSlice;
 
 /// See the top of this file.
 pub struct Log {
@@ -77,6 +76,8 @@ struct LogState {
     poison: Option<Error>,
     /// Files that are no part of the store any more; removed when the next chunk's header is durable.
     leftovers: Vec<String>,
+    /// Files that were given up; renamed at that time.
+    given_up: Vec<String>,
 }
 
 struct Active {
@@ -96,8 +97,12 @@ pub struct LogStart {
     pub next_chunk: u64,
     /// Where the log stands.
     pub end: LogEnd,
+    /// Highest sequence number that was ever given out, as far as it is known.
+    pub last_given: u64,
     /// Files to remove once the next chunk is begun.
     pub leftovers: Vec<String>,
+    /// Files to rename at that time.
+    pub given_up: Vec<String>,
     /// First manifest number that was never used.
     pub next_manifest: u64,
     /// The manifest that is in force, if there is one.
@@ -166,7 +171,7 @@ impl Place {
 impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
-        let LogStart { store, epoch, next_chunk, end, leftovers, reserve, .. } = start;
+        let LogStart { store, epoch, next_chunk, end, last_given, leftovers, given_up, reserve, .. } = start;
         let state = LogState {
             store,
             epoch,
@@ -174,7 +179,7 @@ impl Log {
             active: None,
             newest: None,
             end,
-            last_given: end.last_seq,
+            last_given,
             unsynced: Vec::new(),
             generation: 0,
             recorded: 0,
@@ -183,6 +188,7 @@ impl Log {
             fresh_block: true,
             poison: None,
             leftovers,
+            given_up,
         };
         Log {
             dir,
@@ -394,6 +400,11 @@ impl Log {
         self.state.lock().store
     }
 
+    /// Where the log stands: behind the last group that was staged.
+    pub fn end(&self) -> LogEnd {
+        self.state.lock().end
+    }
+
     /// The last sequence number that is on stable storage.
     pub fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
@@ -407,67 +418,6 @@ impl Log {
     /// A group will never be settled (its executor died): nobody can tell what is in the file, so nothing follows.
     pub fn abandon(&self) {
         self.state.lock().poison.get_or_insert_with(|| poisoned("a commit was broken off by an internal error"));
-    }
-
-    /// Makes the next chunk, for a group; if need be with what the reserve gives.
-    fn begin_chunk_for(&self, purpose: Purpose, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
-        self.look_after_reserve(state, chunks, purpose)?;
-        match self.begin_chunk(state, chunks, counters) {
-            Err(error) if error.code == Code::DISK_FULL && self.release_reserve(state, chunks) && purpose != Purpose::Put => {
-                self.begin_chunk(state, chunks, counters)
-            }
-            result => result,
-        }
-    }
-
-    /// Makes the next chunk: file, header, both on stable storage, before anything in it can be acknowledged.
-    fn begin_chunk(&self, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
-        let header = ChunkHeader {
-            store: state.store,
-            chunk: state.next_chunk,
-            epoch: state.epoch,
-            before: state.end,
-            watermark: self.durable.load(Ordering::Acquire),
-            created_ms: clock::unix_ms(),
-        };
-        let name = file_name(header.chunk);
-        let failed = |e: &std::io::Error| {
-            let error = Error::from_io(format_args!("store {}: cannot make {name}", self.store_path), e);
-            Error { in_doubt: false, ..error }
-        };
-        state.next_chunk += 1; // also if this fails: a number is never used twice
-        let file = self.dir.create(&name).map_err(|e| failed(&e))?;
-        if let Err(error) = self.write_header(&*file, &header) {
-            // It holds nothing yet. Should it stay, recovery knows it for a chunk that was never begun.
-            let _ = self.dir.remove(&name);
-            return Err(failed(&error));
-        }
-        let hot = chunks.hot_for(self.options.chunk_bytes);
-        let chunk = chunks.add(&header, file, hot.clone(), 0)?;
-        if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
-            before.seal(state.end);
-        }
-        self.witnessed.fetch_max(header.watermark, Ordering::Relaxed);
-        state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
-        state.fresh_block = true;
-        state.recorded = state.generation;
-        add(&counters.chunks_created, 1);
-        if !state.leftovers.is_empty() {
-            for leftover in state.leftovers.drain(..) {
-                let _ = self.dir.remove(&leftover); // it is no part of the store: the next open would see that again
-            }
-            let _ = self.dir.sync();
-        }
-        Ok(())
-    }
-
-    fn write_header(&self, file: &dyn File, header: &ChunkHeader) -> std::io::Result<()> {
-        write_all_at(file, &mut [IoSlice::new(&header.encode())], 0, false)?;
-        file.sync()?;
-        if planted(Bug::SkipDirectorySync) {
-            return Ok(());
-        }
-        self.dir.sync()
     }
 }
 

@@ -52,7 +52,9 @@ pub struct Slot {
     pub end: Option<LogEnd>,
     /// Bytes of its records before `Head::start`.
     pub record_bytes: u64,
-    /// Bytes of deletes among these.
+    /// Deletes among these.
+    pub tombstones: u64,
+    /// Bytes of the deletes.
     pub tombstone_bytes: u64,
 }
 
@@ -119,8 +121,8 @@ impl Tail {
             put.u32(u32::from(slot.end.is_some()));
             put_end(&mut put, &LogEnd { chunk: slot.chunk, ..slot.end.unwrap_or_default() });
             put.u64(slot.record_bytes);
+            put.u64(slot.tombstones);
             put.u64(slot.tombstone_bytes);
-            put.u64(0);
         }
         put.bytes(&END_MAGIC);
         put.u64(number);
@@ -155,8 +157,8 @@ impl Tail {
         let slot_of = |bytes: &[u8]| {
             let end = end_at(bytes, 8);
             let sealed = u32_at(bytes, 4) != 0;
-            let (record_bytes, tombstone_bytes) = (u64_at(bytes, 40), u64_at(bytes, 48));
-            Slot { slot: u32_at(bytes, 0), chunk: end.chunk, end: sealed.then_some(end), record_bytes, tombstone_bytes }
+            let [record_bytes, tombstones, tombstone_bytes] = [40, 48, 56].map(|at| u64_at(bytes, at));
+            Slot { slot: u32_at(bytes, 0), chunk: end.chunk, end: sealed.then_some(end), record_bytes, tombstones, tombstone_bytes }
         };
         let mut marks = [0; MARKS];
         marks.iter_mut().enumerate().for_each(|(i, mark)| *mark = u64_at(footer, 72 + 8 * i));
@@ -220,7 +222,7 @@ mod tests {
         let good = head.encode();
         assert_eq!(Head::decode(&good), Some(head));
         let salt = salt(&head.store, 3);
-        let slot = Slot { slot: 2, chunk: 4, end: Some(end(4)), record_bytes: 640, tombstone_bytes: 1 };
+        let slot = Slot { slot: 2, chunk: 4, end: Some(end(4)), record_bytes: 640, tombstones: 1, tombstone_bytes: 24 };
         let slots = vec![slot, Slot { slot: 5, chunk: 6, ..Slot::default() }];
         let tail = Tail { at: 9000, slots, entries: 17, end: end(5), marks: std::array::from_fn(|i| i as u64) };
         let good_tail = tail.encode(3, salt);

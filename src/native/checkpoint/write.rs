@@ -31,8 +31,8 @@ const LOG_PER_BYTE: u64 = 4;
 /// Where the log stood when a checkpoint was begun, and what the chunks had counted then.
 struct Start {
     end: LogEnd,
-    /// Chunk, record bytes, bytes of deletes.
-    counted: Vec<(u64, u64, u64)>,
+    /// Chunk; record bytes, deletes, bytes of deletes.
+    counted: Vec<(u64, [u64; 3])>,
 }
 
 impl NativeEngine {
@@ -46,6 +46,7 @@ impl NativeEngine {
     pub(in crate::native) fn checkpoint_beside(&self, between: &mut dyn FnMut(usize)) -> Result<()> {
         let _alone = self.compacting.lock();
         self.check_open()?;
+        self.check_writable()?;
         self.write_checkpoint(between)
     }
 
@@ -61,7 +62,7 @@ impl NativeEngine {
     /// Writes a checkpoint if the next open would have to go through much log. No more is committed.
     pub(in crate::native) fn checkpoint_at_close(&self) {
         let by_log = self.options.checkpoint_log_bytes;
-        if by_log > 0 && self.uncovered() >= by_log.min(CLOSE_LOG_BYTES).max(self.checkpoint_len()) {
+        if !self.options.read_only && by_log > 0 && self.uncovered() >= by_log.min(CLOSE_LOG_BYTES).max(self.checkpoint_len()) {
             self.try_checkpoint();
         }
     }
@@ -122,7 +123,7 @@ impl NativeEngine {
         counted.try_reserve_exact(view.len()).map_err(|_| no_memory())?;
         counted.extend(view.iter().flatten().map(|seen| {
             let chunk = &seen.chunk;
-            (chunk.id, chunk.record_bytes.load(Ordering::Relaxed), chunk.tombstone_bytes.load(Ordering::Relaxed))
+            (chunk.id, [&chunk.record_bytes, &chunk.tombstones, &chunk.tombstone_bytes].map(|count| count.load(Ordering::Relaxed)))
         }));
         drop(index);
         counted.sort_unstable();
@@ -200,8 +201,8 @@ impl NativeEngine {
         slots.extend(view.iter().flatten().map(|seen| {
             let chunk = &seen.chunk;
             let counted = start.counted.binary_search_by_key(&chunk.id, |(id, ..)| *id).ok();
-            let (record_bytes, tombstone_bytes) = counted.map_or((0, 0), |at| (start.counted[at].1, start.counted[at].2));
-            Slot { slot: chunk.slot, chunk: chunk.id, end: chunk.end(), record_bytes, tombstone_bytes }
+            let [record_bytes, tombstones, tombstone_bytes] = counted.map_or([0; 3], |at| start.counted[at].1);
+            Slot { slot: chunk.slot, chunk: chunk.id, end: chunk.end(), record_bytes, tombstones, tombstone_bytes }
         }));
         slots.sort_unstable_by_key(|slot: &Slot| slot.chunk);
         Ok(slots)

@@ -78,7 +78,7 @@ impl Log {
             return Ok(());
         }
         self.try_to_regain(state);
-        let for_compaction = self.options.reserve_bytes / COMPACTION_SHARE;
+        let for_compaction = self.options.reserve_bytes() / COMPACTION_SHARE;
         let enough = || self.dir.free_bytes().is_none_or(|free| free >= for_compaction);
         if !state.full || purpose == Purpose::Delete && enough() { Ok(()) } else { Err(self.refusal()) }
     }
@@ -86,7 +86,7 @@ impl Log {
     /// Before a chunk is begun: a store of some size has a reserve, a small one has none.
     pub(super) fn look_after_reserve(&self, state: &mut LogState, chunks: &Chunks, purpose: Purpose) -> Result<()> {
         let log_bytes = log_bytes(state, chunks);
-        if state.reserve.there && (log_bytes < self.options.chunk_bytes || self.options.reserve_bytes == 0) {
+        if state.reserve.there && (log_bytes < self.options.chunk_bytes || self.options.reserve_bytes() == 0) {
             let _ = self.dir.remove(RESERVE_NAME);
             self.set_reserve(state, Reserve::default());
         }
@@ -130,7 +130,7 @@ impl Log {
 
     /// Ends the full state if all of the reserve can be had, and some more, or the next write would bring it back.
     fn try_to_regain(&self, state: &mut LogState) {
-        let wanted = self.options.reserve_bytes + self.options.reserve_bytes / 4;
+        let wanted = self.options.reserve_bytes() + self.options.reserve_bytes() / 4;
         if !state.full || self.dir.free_bytes().is_some_and(|free| free < wanted) {
             return;
         }
@@ -145,7 +145,7 @@ impl Log {
     }
 
     fn take_reserve(&self, state: &mut LogState) -> io::Result<()> {
-        let bytes = self.options.reserve_bytes;
+        let bytes = self.options.reserve_bytes();
         let file = match self.dir.create(RESERVE_NAME) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 let old = self.dir.open(RESERVE_NAME)?;
@@ -171,19 +171,19 @@ impl Log {
 
     fn set_reserve(&self, state: &mut LogState, reserve: Reserve) {
         state.reserve = reserve;
-        self.reserved.store(if reserve.whole { self.options.reserve_bytes } else { 0 }, Ordering::Relaxed);
+        self.reserved.store(if reserve.whole { self.options.reserve_bytes() } else { 0 }, Ordering::Relaxed);
     }
 
     /// The length of log from which on there is a reserve.
     fn least_log_bytes(&self) -> u64 {
-        match self.options.reserve_bytes {
+        match self.options.reserve_bytes() {
             0 => u64::MAX,
             _ => self.options.chunk_bytes / 2 * LOG_HALF_CHUNKS,
         }
     }
 
     fn refusal(&self) -> Error {
-        let bytes = self.options.reserve_bytes + self.options.reserve_bytes / 4;
+        let bytes = self.options.reserve_bytes() + self.options.reserve_bytes() / 4;
         let text = format!(
             "the disk is full: delete keys or free some space, until {bytes} bytes are free only batches that put nothing are taken \
              (store {})",

@@ -10,13 +10,13 @@ use crate::io::sim::{Calls, Faults, SimDisk};
 use crate::native::Options;
 use crate::native::log::RESERVE_NAME;
 
-const RESERVE_BYTES: u64 = 48 << 10;
+const RESERVE_BYTES: u64 = (32 << 10) / 100 * 150;
 
 /// Seeds of the cramped workloads.
 const SEEDS: u64 = 150;
 
 fn options() -> Options {
-    Options { reserve_bytes: RESERVE_BYTES, checkpoint_log_bytes: 0, ..super::workload::options(32 << 10, 0) }
+    Options { reserve_percent: 150, checkpoint_log_bytes: 0, ..super::workload::options(32 << 10, 0) }
 }
 
 /// Puts every key again and again, until the store has as many chunks as are wanted; the last version.
@@ -53,7 +53,7 @@ fn a_small_store_has_no_reserve_and_a_large_one_has() {
     for (left, options, wanted) in [
         (RESERVE_BYTES as usize, options(), Some(RESERVE_BYTES as usize)),
         (77, options(), Some(RESERVE_BYTES as usize)),
-        (RESERVE_BYTES as usize, Options { reserve_bytes: 0, ..options() }, None),
+        (RESERVE_BYTES as usize, Options { reserve_percent: 0, ..options() }, None),
     ] {
         driver.close();
         assert!(disk.write_raw(RESERVE_NAME, &vec![0; left]));

@@ -12,8 +12,8 @@ const IN_FLIGHT_MAX: usize = 4;
 
 /// Options for a store whose background work is done when the test says so.
 pub fn options(chunk_bytes: u64, hot_log_bytes: u64) -> Options {
-    let reserve_bytes = (chunk_bytes / 4 * 3).max(32 << 10);
-    Options { chunk_bytes, hot_log_bytes, reserve_bytes, background: false, ..Options::default() }
+    let reserve_percent = (3200 << 10) / chunk_bytes + 50; // something, also with tiny chunks
+    Options { chunk_bytes, hot_log_bytes, reserve_percent, background: false, ..Options::default() }
 }
 
 /// One workload.
@@ -71,7 +71,7 @@ impl Workload {
     /// The same with small chunks and a disk that is full again and again.
     pub fn cramped(self) -> Workload {
         let chunk_bytes = self.options.chunk_bytes.min(16 << 10);
-        let options = Options { chunk_bytes, reserve_bytes: 40 << 10, ..self.options };
+        let options = Options { chunk_bytes, reserve_percent: (4000 << 10) / chunk_bytes, ..self.options };
         Workload { options, space_one_in: 6, actions: 40 + self.actions, durable_of_8: self.durable_of_8.max(2), ..self }
     }
 
