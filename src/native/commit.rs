@@ -1,7 +1,7 @@
 //! Committing a group: stage, write, publish.
 //!
 //! `stage` and `publish` run alone and in the order of turns; between them several groups write at the same time.
-//! Everything that can fail comes before the first byte is handed to the kernel; publishing allocates nothing.
+//! Everything that can fail comes before the first byte is handed to the kernel; publishing needs no memory.
 
 use super::NativeEngine;
 use super::frame::{BatchEntry, Digest, FrameHeader, FrameKind, LogEnd};
@@ -14,6 +14,7 @@ use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
+use crate::engine::outcome::BatchId;
 use crate::engine::record::{self, Kind};
 use crate::engine::{Commit, NO_BATCH, Pin, ReadOp, ReadState, WriteOp};
 use crate::io::write_pieces_at;
@@ -190,11 +191,15 @@ impl NativeEngine {
         let view = self.chunks.view();
         let mut offset = first_record;
         let mut index = self.index.write();
+        let mut outcomes = self.outcomes.lock();
         let (mut records, mut record_bytes, mut tombstones, mut tombstone_bytes) = (0, 0, 0, 0);
         for member in group.iter_mut() {
             member.pin = self.locate(&index, member.reads);
             let ops = member.writes.ops;
             records += ops.len() as u64;
+            if !ops.is_empty() {
+                outcomes.add(BatchId { opening: self.opening, number: member.batch_id });
+            }
             for (i, op) in ops.iter().enumerate() {
                 if let Some(ahead) = ops.get(i + PREFETCH_AHEAD) {
                     index.prefetch(&ahead.hash);
@@ -227,6 +232,7 @@ impl NativeEngine {
             add(&seen.chunk.dead_bytes, tombstone_bytes);
         }
         *self.reached.lock() = end;
+        drop(outcomes);
         drop(index);
         add(&self.counters.records, records);
         offset - first_record

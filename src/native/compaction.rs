@@ -25,6 +25,7 @@ use crate::base::log;
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
+use crate::engine::outcome::Outcomes;
 use crate::engine::record::{Kind, Record, salt_sum};
 use crate::engine::{Commit, NO_BATCH, WriteOp, Writes};
 
@@ -76,10 +77,11 @@ impl NativeEngine {
         if !nothing_to_keep && !self.move_records(victim, is_oldest, go_on)? {
             return Ok(()); // it stays, and one that is damaged is not picked again
         }
+        let outcomes = self.outcomes.lock().clone(); // of what is durable behind the sync
         self.sync_in_turn()?;
         // The chunk in which the log stands says so: it stays until there is another.
         if victim.id < self.log.published_chunk() {
-            self.remove(victim)?;
+            self.remove(victim, outcomes)?;
             add(&self.counters.chunks_removed, 1);
         }
         Ok(())
@@ -187,7 +189,7 @@ impl NativeEngine {
     }
 
     /// Takes a chunk, of which nothing is needed any more, out of the store.
-    fn remove(&self, victim: &Arc<Chunk>) -> Result<()> {
+    fn remove(&self, victim: &Arc<Chunk>, outcomes: Outcomes) -> Result<()> {
         let chunks = self.chunks.by_age();
         let durable = self.log.durable();
         // The manifest speaks for all chunks before the first that is not yet sealed and durable as a whole: what was
@@ -206,6 +208,7 @@ impl NativeEngine {
             watermark: durable,
             // A chunk that was begun and never used says nothing.
             chunks: settled.into_iter().filter(|end| end.chunk != victim.id && end.valid_bytes > CHUNK_HEADER_LEN as u64).collect(),
+            outcomes,
         };
         numbers.next += 1;
         let name = manifest::file_name(manifest.number);

@@ -40,6 +40,7 @@ use crate::base::random;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Arc, Mutex, RwLock};
 use crate::engine::counters::AtomicCounters;
+use crate::engine::outcome::{BatchId, BatchOutcome, Outcomes};
 use crate::engine::{Commit, Counters, Engine, IoReport, Pin, ReadHints, ReadOp, Reader, Turn, Turnstile};
 use crate::io::{Dir, Disk};
 use std::any::Any;
@@ -72,6 +73,9 @@ pub struct NativeEngine {
     index: RwLock<index::Index>,
     /// Where the log stood when the index was as it is: changed and read under the index's lock.
     reached: Mutex<frame::LogEnd>,
+    /// Which batches readers see, likewise changed under the index's lock.
+    outcomes: Mutex<Outcomes>,
+    opening: u64,
     chunks: chunks::Chunks,
     log: Arc<log::Log>,
     counters: AtomicCounters,
@@ -107,9 +111,9 @@ impl NativeEngine {
         let dir = opened.map_err(|e| Error::from_io(format_args!("store {name}: cannot open the directory"), &e))?;
         let lock = take_lock(&*dir, &name)?;
         let chunks = chunks::Chunks::new(options.hot_log_bytes);
-        let recovery::Recovered { start, index, secret, checkpoints, loaded_keys, replayed } =
+        let recovery::Recovered { start, index, secret, checkpoints, loaded_keys, replayed, outcomes } =
             recovery::recover(&*dir, &name, &options, new_secret(), &chunks, tell)?;
-        let reached = Mutex::new(start.end);
+        let (opening, reached) = (start.epoch, Mutex::new(start.end));
         let manifests = Mutex::new(Manifests { next: start.next_manifest, in_force: start.manifest, before: None });
         let counters = AtomicCounters::default();
         counters.given_up_records.store(start.last_given - start.end.last_seq, Ordering::Relaxed);
@@ -127,6 +131,8 @@ impl NativeEngine {
             line: Arc::default(),
             index: RwLock::new(index),
             reached,
+            outcomes: Mutex::new(outcomes),
+            opening,
             chunks,
             log,
             counters,
@@ -229,6 +235,14 @@ impl Engine for NativeEngine {
     fn sync(&self) -> Result<()> {
         self.check_open()?;
         self.sync_in_turn()
+    }
+
+    fn opening(&self) -> u64 {
+        self.opening
+    }
+
+    fn batch_outcome(&self, id: BatchId) -> BatchOutcome {
+        self.outcomes.lock().of(id, self.opening)
     }
 
     fn unsynced(&self) -> bool {

@@ -20,6 +20,7 @@ use crate::base::error::{Error, Result};
 use crate::base::log;
 use crate::base::random;
 use crate::base::sync::atomic::Ordering;
+use crate::engine::outcome::Outcomes;
 use crate::io::Dir;
 use std::cell::RefCell;
 
@@ -55,6 +56,8 @@ pub struct Recovered {
     pub loaded_keys: u64,
     /// Bytes of log that were gone through.
     pub replayed: u64,
+    /// Which batches were committed.
+    pub outcomes: Outcomes,
 }
 
 /// A store whose files are known, about to be read.
@@ -69,6 +72,8 @@ pub struct Store<'a> {
     covers: u64,
     /// The file beside the chunks that proves most about the log.
     pub witness: Option<Witness>,
+    /// Batches that were committed, as the manifest says.
+    outcomes: Outcomes,
     /// What to do about damage.
     pub prefix: &'a RefCell<Prefix>,
 }
@@ -88,6 +93,7 @@ enum Reading {
         end: LogEnd,
         loaded_keys: u64,
         replayed: u64,
+        outcomes: Outcomes,
     },
     /// The checkpoint does not fit.
     Unfit,
@@ -124,7 +130,7 @@ fn look(
 ) -> Result<Option<Recovered>> {
     let mut inventory = take_inventory(dir, store_path, &mut prefix)?;
     inventory.found.sort_by_key(|found| found.header.chunk);
-    let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0).saturating_add(1);
+    let epoch = next_epoch(inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0));
     check_number(inventory.highest_id, || file_name(inventory.highest_id), store_path)?;
     let next_chunk = inventory.highest_id + 1;
     let next_manifest = inventory.manifests.iter().max().copied().unwrap_or(0).saturating_add(1);
@@ -154,7 +160,15 @@ fn look(
             reserve: inventory.reserve,
         };
         files.others = numbers;
-        return Ok(Some(Recovered { start, index: Index::new()?, secret, checkpoints: files, loaded_keys: 0, replayed: 0 }));
+        return Ok(Some(Recovered {
+            start,
+            index: Index::new()?,
+            secret,
+            checkpoints: files,
+            loaded_keys: 0,
+            replayed: 0,
+            outcomes: Outcomes::default(),
+        }));
     };
     check_identities(&inventory, &store, store_path)?;
     let manifest = read_manifest(dir, &inventory, &store, store_path)?;
@@ -166,14 +180,18 @@ fn look(
     let by_manifest = manifest.iter().map(|manifest| Witness { name: manifest::file_name(manifest.number), last_seq: manifest.watermark });
     let witness = by_checkpoint.chain(by_manifest).max_by_key(|witness| witness.last_seq);
     let prefix = RefCell::new(prefix);
-    let found = Store { path: store_path, chunks, chain: &chain, covers, witness, prefix: &prefix };
+    let outcomes = manifest.as_ref().map_or_else(Outcomes::default, |manifest| manifest.outcomes.clone());
+    let found = Store { path: store_path, chunks, chain: &chain, covers, witness, outcomes, prefix: &prefix };
     let (reading, used) = found.read_best(dir, &known, secret, tell)?;
-    let Reading::Done { index, end, loaded_keys, replayed } = reading else { return Ok(None) };
+    let Reading::Done { index, end, loaded_keys, replayed, mut outcomes } = reading else { return Ok(None) };
     // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
     let behind = &chain[found.kept(&end)..];
     let mut prefix = prefix.into_inner();
     for header in behind.iter().map(|found| &found.header) {
         if prefix.cut { prefix.give_up_chunk(store_path, header) } else { leftovers.push(file_name(header.chunk)) }
+    }
+    if prefix.cut {
+        outcomes.forget_before(epoch);
     }
     let last_given = end.last_seq.max(prefix.last_seq);
     check_number(last_given, || format!("record {last_given}"), store_path)?;
@@ -181,7 +199,7 @@ fn look(
     let next_chunk = next_chunk.max(covers.saturating_add(1));
     let mut in_force = manifest.as_ref().map(|manifest| manifest.number);
     if let Some(manifest) = &manifest
-        && prefix.amend(dir, store_path, manifest, next_manifest, end, chunks)?
+        && prefix.amend(dir, store_path, manifest, next_manifest, (end, &outcomes), chunks)?
     {
         in_force = Some(next_manifest);
     }
@@ -202,7 +220,15 @@ fn look(
         checkpoints: files,
         loaded_keys,
         replayed,
+        outcomes,
     }))
+}
+
+/// Names this opening: one more than the last in the upper half, so that openings follow each other, and chance in the lower:
+/// one that has left nothing behind may have given out ids all the same.
+fn next_epoch(last: u64) -> u64 {
+    let count = ((last >> 32) + 1).min(u64::from(u32::MAX));
+    count << 32 | random::secret_u64() >> 32
 }
 
 /// Numbers only rise. What stands in a file may be anything, and must leave room for all that can ever be written.
@@ -260,10 +286,11 @@ impl Store<'_> {
             std::cmp::Ordering::Greater => found.len,
         };
         let total = self.chain.iter().map(to_replay).sum();
-        let (end, passed, durable) = applier.run(total >= BYTES_FOR_TWO, |apply| {
+        let (end, passed, durable, outcomes) = applier.run(total >= BYTES_FOR_TWO, |apply| {
             let mut replay = Replay::new(self, secret, from, total, apply, &mut *tell);
             replay.chain()?;
-            Ok((replay.end, replay.passed, replay.is_durable(dir)?))
+            let durable = replay.is_durable(dir)?;
+            Ok((replay.end, replay.passed, durable, replay.outcomes))
         })?;
         tell(Progress { done: total, total });
         if !durable {
@@ -281,9 +308,19 @@ impl Store<'_> {
             self.forget_removed(&mut applier)?;
         }
         match self.count(&mut applier) {
-            true => Ok(Reading::Done { index: applier.index, end, loaded_keys, replayed: total }),
+            true => Ok(Reading::Done { index: applier.index, end, loaded_keys, replayed: total, outcomes }),
             false => Ok(Reading::Unfit),
         }
+    }
+
+    /// The batches that are known to have been committed, whatever a replay from there finds.
+    pub fn outcomes_before(&self, from: Option<&Checkpoint>) -> Outcomes {
+        if self.prefix.borrow().cut {
+            return Outcomes::default(); // some of it may be among what is given up
+        }
+        // Of two that tell the same story, the one that goes further.
+        let newer = from.map(|checkpoint| &checkpoint.tail.outcomes).filter(|known| known.last() > self.outcomes.last());
+        newer.unwrap_or(&self.outcomes).clone()
     }
 
     /// How many chunks of the chain hold what counts, if the log ends at `end`.

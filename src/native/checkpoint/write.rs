@@ -145,11 +145,11 @@ impl NativeEngine {
         let (entries, marks) = self.copy_index(&mut out, between)?;
         between(SEGMENTS);
         // Nothing was removed since the first segment was copied, so what slots mean now, they meant all the time.
-        let (end, slots) = {
+        let (end, outcomes, slots) = {
             let _index = self.index.read();
-            (*self.reached.lock(), self.slots(start)?)
+            (*self.reached.lock(), self.outcomes.lock().clone(), self.slots(start)?)
         };
-        let tail = Tail { at: out.at + out.buffer.len() as u64, slots, entries, end, marks };
+        let tail = Tail { at: out.at + out.buffer.len() as u64, slots, entries, end, outcomes, marks };
         out.flush()?;
         if !planted(Bug::CheckpointBeyondLog) {
             self.sync_in_turn()?;
