@@ -15,6 +15,12 @@ pub struct BatchId {
     pub number: u64,
 }
 
+/// Names an opening: how often the store had been opened in the upper half, so that openings follow each other, and chance in
+/// the lower. One that left nothing behind is not counted, but may have given out ids.
+pub fn opening_of(epoch: u64, chance: u32) -> u64 {
+    epoch.min(u64::from(u32::MAX)) << 32 | u64::from(chance)
+}
+
 /// What became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchOutcome {
@@ -107,14 +113,18 @@ impl Outcomes {
         self.forgotten = self.forgotten.max(BatchId { opening: opening.saturating_sub(1), number: u64::MAX });
     }
 
-    /// What became of batch `id`, in a store that is in the opening `current`.
+    /// What became of batch `id`, in a store that is in the opening `current`. An opening as old as this one has left nothing.
     pub fn of(&self, id: BatchId, current: u64) -> BatchOutcome {
         let behind = self.ranges.partition_point(|range| (range.opening, range.first) <= (id.opening, id.number));
         let range = behind.checked_sub(1).and_then(|at| self.ranges.get(at));
         if range.is_some_and(|range| range.opening == id.opening && id.number <= range.last) {
             return BatchOutcome::Committed;
         }
-        if id.number == 0 || id <= self.forgotten || id.opening >= current { BatchOutcome::Unknown } else { BatchOutcome::NotCommitted }
+        if id.number == 0 || id <= self.forgotten || id.opening == current || id.opening >> 32 > current >> 32 {
+            BatchOutcome::Unknown
+        } else {
+            BatchOutcome::NotCommitted
+        }
     }
 
     /// Entries of `encode`.
@@ -155,8 +165,12 @@ impl Outcomes {
 mod tests {
     use super::*;
 
-    fn id(opening: u64, number: u64) -> BatchId {
-        BatchId { opening, number }
+    fn id(epoch: u64, number: u64) -> BatchId {
+        BatchId { opening: opening_of(epoch, 6), number }
+    }
+
+    const fn opening(epoch: u64) -> u64 {
+        epoch << 32 | 6
     }
 
     fn encoded(outcomes: &Outcomes) -> Vec<u8> {
@@ -186,9 +200,10 @@ mod tests {
             (id(7, 0), BatchOutcome::Unknown),
             (id(8, 1), BatchOutcome::Unknown),
             (id(9, 1), BatchOutcome::Unknown),
+            (BatchId { opening: opening_of(8, 99), number: 1 }, BatchOutcome::NotCommitted), // it left no trace
         ];
         for (id, outcome) in expected {
-            assert_eq!(outcomes.of(id, 8), outcome, "{id:?}");
+            assert_eq!(outcomes.of(id, opening(8)), outcome, "{id:?}");
         }
         assert_eq!(Outcomes::decode(&encoded(&outcomes)), outcomes);
     }
@@ -197,8 +212,8 @@ mod tests {
     fn the_oldest_are_forgotten_and_said_to_be_unknown() {
         let mut outcomes = Outcomes::default();
         (1..=OUTCOME_IDS_MAX + 10).for_each(|number| outcomes.add(id(1, number)));
-        assert_eq!(outcomes.of(id(1, 10), 2), BatchOutcome::Unknown);
-        assert_eq!(outcomes.of(id(1, 11), 2), BatchOutcome::Committed);
+        assert_eq!(outcomes.of(id(1, 10), opening(2)), BatchOutcome::Unknown);
+        assert_eq!(outcomes.of(id(1, 11), opening(2)), BatchOutcome::Committed);
         assert_eq!(Outcomes::decode(&encoded(&outcomes)), outcomes);
         // Every other batch has failed: then there is room for fewer.
         let mut outcomes = Outcomes::default();
@@ -206,12 +221,12 @@ mod tests {
         (1..=batches).step_by(2).for_each(|number| outcomes.add(id(1, number)));
         assert_eq!(outcomes.ranges.len(), OUTCOME_RANGES_MAX);
         for (number, outcome) in [(8, BatchOutcome::Unknown), (9, BatchOutcome::Unknown), (10, BatchOutcome::NotCommitted)] {
-            assert_eq!(outcomes.of(id(1, number), 2), outcome, "{number}");
+            assert_eq!(outcomes.of(id(1, number), opening(2)), outcome, "{number}");
         }
         assert_eq!(Outcomes::decode(&encoded(&outcomes)), outcomes);
-        outcomes.forget_before(2);
-        assert_eq!(outcomes.of(id(1, 10), 3), BatchOutcome::Unknown);
-        assert_eq!(outcomes.of(id(1, 11), 3), BatchOutcome::Committed);
+        outcomes.forget_before(opening_of(2, 0));
+        assert_eq!(outcomes.of(id(1, 10), opening(3)), BatchOutcome::Unknown);
+        assert_eq!(outcomes.of(id(1, 11), opening(3)), BatchOutcome::Committed);
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub struct Log {
 struct LogState {
     store: [u8; 16],
     epoch: u64,
+    chance: u32,
     next_chunk: u64,
     active: Option<Active>,
     /// The chunk that was begun last, whether or not it is still written to.
@@ -93,6 +94,8 @@ pub struct LogStart {
     pub store: [u8; 16],
     /// How often the store has been opened, this time included.
     pub epoch: u64,
+    /// The opening's random number.
+    pub chance: u32,
     /// First chunk number that was never used.
     pub next_chunk: u64,
     /// Where the log stands.
@@ -171,10 +174,11 @@ impl Place {
 impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
-        let LogStart { store, epoch, next_chunk, end, last_given, leftovers, given_up, reserve, .. } = start;
+        let LogStart { store, epoch, chance, next_chunk, end, last_given, leftovers, given_up, reserve, .. } = start;
         let state = LogState {
             store,
             epoch,
+            chance,
             next_chunk,
             active: None,
             newest: None,

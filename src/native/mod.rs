@@ -40,7 +40,7 @@ use crate::base::random;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Arc, Mutex, RwLock};
 use crate::engine::counters::AtomicCounters;
-use crate::engine::outcome::{BatchId, BatchOutcome, Outcomes};
+use crate::engine::outcome::{BatchId, BatchOutcome, Outcomes, opening_of};
 use crate::engine::{Commit, Counters, Engine, IoReport, Pin, ReadHints, ReadOp, Reader, Turn, Turnstile};
 use crate::io::{Dir, Disk};
 use std::any::Any;
@@ -113,7 +113,7 @@ impl NativeEngine {
         let chunks = chunks::Chunks::new(options.hot_log_bytes);
         let recovery::Recovered { start, index, secret, checkpoints, loaded_keys, replayed, outcomes } =
             recovery::recover(&*dir, &name, &options, new_secret(), &chunks, tell)?;
-        let (opening, reached) = (start.epoch, Mutex::new(start.end));
+        let (opening, reached) = (opening_of(start.epoch, start.chance), Mutex::new(start.end));
         let manifests = Mutex::new(Manifests { next: start.next_manifest, in_force: start.manifest, before: None });
         let counters = AtomicCounters::default();
         counters.given_up_records.store(start.last_given - start.end.last_seq, Ordering::Relaxed);

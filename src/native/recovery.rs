@@ -21,6 +21,7 @@ use crate::base::log;
 use crate::base::random;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::outcome::Outcomes;
+use crate::engine::outcome::opening_of;
 use crate::io::Dir;
 use std::cell::RefCell;
 
@@ -130,7 +131,8 @@ fn look(
 ) -> Result<Option<Recovered>> {
     let mut inventory = take_inventory(dir, store_path, &mut prefix)?;
     inventory.found.sort_by_key(|found| found.header.chunk);
-    let epoch = next_epoch(inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0));
+    let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0).saturating_add(1);
+    let chance = random::secret_u64() as u32;
     check_number(inventory.highest_id, || file_name(inventory.highest_id), store_path)?;
     let next_chunk = inventory.highest_id + 1;
     let next_manifest = inventory.manifests.iter().max().copied().unwrap_or(0).saturating_add(1);
@@ -150,6 +152,7 @@ fn look(
         let start = LogStart {
             store,
             epoch,
+            chance,
             next_chunk,
             end: LogEnd::default(),
             last_given: 0,
@@ -191,7 +194,7 @@ fn look(
         if prefix.cut { prefix.give_up_chunk(store_path, header) } else { leftovers.push(file_name(header.chunk)) }
     }
     if prefix.cut {
-        outcomes.forget_before(epoch);
+        outcomes.forget_before(opening_of(epoch, 0));
     }
     let last_given = end.last_seq.max(prefix.last_seq);
     check_number(last_given, || format!("record {last_given}"), store_path)?;
@@ -214,7 +217,19 @@ fn look(
     }
     let given_up = prefix.files;
     Ok(Some(Recovered {
-        start: LogStart { store, epoch, next_chunk, end, last_given, leftovers, given_up, next_manifest, manifest: in_force, reserve },
+        start: LogStart {
+            store,
+            epoch,
+            chance,
+            next_chunk,
+            end,
+            last_given,
+            leftovers,
+            given_up,
+            next_manifest,
+            manifest: in_force,
+            reserve,
+        },
         index,
         secret: used.map_or(secret, |checkpoint| checkpoint.head.secret),
         checkpoints: files,
@@ -222,13 +237,6 @@ fn look(
         replayed,
         outcomes,
     }))
-}
-
-/// Names this opening: one more than the last in the upper half, so that openings follow each other, and chance in the lower:
-/// one that has left nothing behind may have given out ids all the same.
-fn next_epoch(last: u64) -> u64 {
-    let count = ((last >> 32) + 1).min(u64::from(u32::MAX));
-    count << 32 | random::secret_u64() >> 32
 }
 
 /// Numbers only rise. What stands in a file may be anything, and must leave room for all that can ever be written.

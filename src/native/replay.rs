@@ -326,7 +326,7 @@ impl<'a> Replay<'a> {
         let mut at = if self.end.chunk == chunk.id { self.end.valid_bytes } else { CHUNK_HEADER_LEN as u64 };
         let mut batch = std::mem::take(&mut self.batch);
         let mut outcomes = std::mem::take(&mut self.outcomes);
-        let opening = found.header.epoch;
+        let opening = found.header.opening();
         batch.slot = chunk.slot;
         loop {
             let hasher = self.hasher;

@@ -33,6 +33,7 @@ impl Log {
             store: state.store,
             chunk: state.next_chunk,
             epoch: state.epoch,
+            chance: state.chance,
             before: state.end,
             watermark: self.durable.load(Ordering::Acquire),
             created_ms: clock::unix_ms(),

@@ -8,6 +8,7 @@ use super::driver::{open, state_of};
 use super::model::{End, KEYS, Oracle, State};
 use super::workload::Workload;
 use crate::base::random::Random;
+use crate::engine::Engine;
 use crate::io::sim::{SimDisk, Survival};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -93,11 +94,12 @@ impl Exploration {
         self.tally.deep_images += u64::from(image.depth > 1);
         image.disk.set_space(None);
         let disk = image.disk.twin();
-        let state = match open(&disk, self.workload.options).and_then(|engine| state_of(&engine)) {
-            Ok(state) => state,
+        let (engine, state) = match open(&disk, self.workload.options).and_then(|engine| Ok((state_of(&engine)?, engine))) {
+            Ok((state, engine)) => (engine, state),
             Err(error) => panic!("the store that {:?} left cannot be used: {error}", image.end),
         };
         image.oracle.check(&state, image.end).unwrap_or_else(|text| panic!("{text}"));
+        image.oracle.check_outcomes(&state, &|id| engine.batch_outcome(id));
         assert!(!image.oracle.has_checkpoint || has_good_checkpoint(&image.disk), "no checkpoint is left");
         if self.rng.one_in(4) {
             compare_with_full_replay(&image.disk, self.workload.options);

@@ -12,8 +12,7 @@ const IN_FLIGHT_MAX: usize = 4;
 
 /// Options for a store whose background work is done when the test says so.
 pub fn options(chunk_bytes: u64, hot_log_bytes: u64) -> Options {
-    let reserve_percent = (3200 << 10) / chunk_bytes + 50; // something, also with tiny chunks
-    Options { chunk_bytes, hot_log_bytes, reserve_percent, background: false, ..Options::default() }
+    Options { chunk_bytes, hot_log_bytes, reserve_percent: 0, background: false, ..Options::default() }
 }
 
 /// One workload.
@@ -49,7 +48,11 @@ impl Workload {
         Workload {
             seed,
             faults,
-            options: Options { checkpoint_log_bytes: [0, 1, 20_000][rng.below(3) as usize], ..options },
+            options: Options {
+                checkpoint_log_bytes: [0, 1, 20_000][rng.below(3) as usize],
+                reserve_percent: (3200 << 10) / chunk_bytes + 50, // something, also with tiny chunks
+                ..options
+            },
             actions: 10 + rng.below(60),
             keys: 2 + rng.below(KEYS as u64 - 1),
             durable_of_8: [0, 2, 4, 8][rng.below(4) as usize],
