@@ -166,11 +166,11 @@ mod tests {
     use super::*;
 
     fn id(epoch: u64, number: u64) -> BatchId {
-        BatchId { opening: opening_of(epoch, 6), number }
+        BatchId { opening: opening(epoch), number }
     }
 
-    const fn opening(epoch: u64) -> u64 {
-        epoch << 32 | 6
+    fn opening(epoch: u64) -> u64 {
+        opening_of(epoch, 6)
     }
 
     fn encoded(outcomes: &Outcomes) -> Vec<u8> {

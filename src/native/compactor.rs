@@ -153,7 +153,9 @@ impl Compactor {
                 self.beat_wanted.store(false, Ordering::Relaxed);
                 return Some(Task::Beat);
             }
-            self.changed.wait_for(&mut state, Duration::from_millis(idle_ms));
+            if !self.changed.wait_for(&mut state, Duration::from_millis(idle_ms)).timed_out() {
+                groups_seen = None; // woken for something else: it has not been idle for so long
+            }
         }
     }
 }

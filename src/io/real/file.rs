@@ -172,6 +172,7 @@ impl File for RealFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
         let end = file_offset(len)?;
         let _limit = SizeLimit::before_growing_to(len);
         // SAFETY: the descriptor is ours and open.

@@ -240,6 +240,7 @@ impl File for SimFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
+        check_writable(self.read_only)?;
         let mut state = self.state.lock();
         match state.judge(Calls::ALLOCATE)? {
             Verdict::Go => {

@@ -140,6 +140,16 @@ fn a_reserve_that_cannot_be_made_does_not_stop_writes() {
     driver.check_errors(false);
 }
 
+/// A file that may not grow is no full disk: other files may, and the reserve stays.
+#[test]
+fn a_limit_of_file_sizes_is_no_full_disk() {
+    let (disk, mut driver, version) = grown();
+    disk.fail_at(1, libc::EFBIG, false, Calls::WRITE_DURABLE);
+    assert_eq!(driver.commit(true, &[(0, version + 1)]).unwrap_err().code, Code::DISK_FULL);
+    assert_eq!(reserve_len(&disk), Some(RESERVE_BYTES as usize));
+    driver.commit(true, &[(0, version + 2)]).unwrap();
+}
+
 /// A chunk full of deletes is rewritten when they can be forgotten, and not before: each time would bring another.
 #[test]
 fn deletes_are_not_moved_for_nothing() {

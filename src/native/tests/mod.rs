@@ -11,6 +11,7 @@ mod found;
 mod full;
 mod golden;
 mod model;
+mod outcomes;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;
