@@ -310,7 +310,7 @@ TEST(each_errno_of_a_write_has_its_answer) {
         {ESTALE, KV_ERR_IO, 0},        {ENODEV, KV_ERR_IO, 0},        {EBADF, KV_ERR_IO, 0},       {EFAULT, KV_ERR_IO, 0},
         {EINVAL, KV_ERR_IO, 0},
     };
-    setenv("KVBATCH_STORE", "file:errno-store?beat_idle_ms=0", 1); /* so that nobody else writes */
+    setenv("KVBATCH_STORE", "file:errno-store?beat_idle_ms=0&min_fill_rate=0&checkpoint_log_bytes=0", 1); /* so that nobody else writes */
     for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
         config_t c = with_fsync(i % 2);
         manager_t *m = open_with(&c);
