@@ -222,6 +222,32 @@ impl Arena {
         Ok((Span { block: number as u32, offset: start as u32 }, bytes))
     }
 
+    /// Sets `len` bytes aside and fills them with `parts`, one behind the other, then zeros; a zero byte follows that
+    /// belongs to nobody. The parts are no longer than `len`.
+    #[inline]
+    pub fn put(&mut self, len: usize, parts: [&[u8]; 3]) -> Result<Span> {
+        let start = match self.blocks.last() {
+            Some(block) if block.capacity - block.used > len => block.used,
+            _ => self.add_block(len)?,
+        };
+        let number = self.blocks.len() - 1;
+        let block = &mut self.blocks[number];
+        block.used = (start + len).next_multiple_of(ALIGN);
+        let filled: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(filled <= len, "the parts fit");
+        // SAFETY: as in `take`: the padded range is inside the block and nobody else's. Parts and zeros fill all of it, and
+        // parts are no memory of this arena: it is borrowed exclusively.
+        unsafe {
+            let mut at = block.memory.as_ptr().add(start);
+            for part in parts {
+                std::ptr::copy_nonoverlapping(part.as_ptr(), at, part.len());
+                at = at.add(part.len());
+            }
+            at.write_bytes(0, (len + 1).next_multiple_of(ALIGN) - filled);
+        }
+        Ok(Span { block: number as u32, offset: start as u32 })
+    }
+
     #[cold]
     fn add_block(&mut self, len: usize) -> Result<usize> {
         let no_memory = || Error::no_memory("alloc_func gave no memory for a batch's data; submit what there is or free memory");
@@ -251,6 +277,16 @@ impl Arena {
         assert!(start + len <= block.used, "a span lies inside what was set aside");
         // SAFETY: the range lies below `used`, where every byte was written by `take`.
         unsafe { std::slice::from_raw_parts(block.memory.as_ptr().add(start), len) }
+    }
+
+    /// The `len` bytes at `span`, to be changed in place.
+    #[inline]
+    pub fn bytes_mut(&mut self, span: Span, len: usize) -> &mut [u8] {
+        let block = &mut self.blocks[span.block as usize];
+        let start = span.offset as usize;
+        assert!(start + len <= block.used, "a span lies inside what was set aside");
+        // SAFETY: as in `bytes`, and borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(block.memory.as_ptr().add(start), len) }
     }
 
     /// Every block's used bytes, to be changed in place.

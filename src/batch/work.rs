@@ -30,7 +30,7 @@ pub(super) struct Census {
 /// See the top of this file.
 pub(super) struct Work {
     pub ops: Array<Op>,
-    /// Encoded records: the log payload itself.
+    /// Encoded records: the log payload itself, but for the checksums, which come with `seal`.
     pub records: Arena,
     /// Keys of reads, and raw values that callbacks will ask for.
     pub side: Arena,
@@ -165,9 +165,7 @@ impl Work {
 
     fn add_read(&mut self, settings: &Settings, op: &mut Op, key: &[u8]) -> Result<()> {
         self.check_budget(settings, key.len())?;
-        let (span, bytes) = self.side.take(key.len())?;
-        bytes.copy_from_slice(key);
-        op.place = span;
+        op.place = self.side.put(key.len(), [key, &[], &[]])?;
         self.added_bytes += key.len();
         Ok(())
     }
@@ -175,11 +173,10 @@ impl Work {
     fn add_record(&mut self, settings: &Settings, op: &mut Op, record: &Record<'_>) -> Result<()> {
         let len = record.encoded_len();
         self.check_budget(settings, len)?;
-        let (span, bytes) = self.records.take(len)?;
-        record.encode(bytes);
-        op.place = span;
+        let (head, key_at) = record.head();
+        op.place = self.records.put(len, [&head[..key_at], record.key, record.value])?;
         op.record_len = len as u32;
-        op.key_at = record.key_at() as u8;
+        op.key_at = key_at as u8;
         self.added_bytes += len;
         Ok(())
     }
@@ -215,9 +212,7 @@ impl Work {
         if keep_copy {
             // The callback will want to see the value as it was put.
             self.check_budget(settings, record.encoded_len() + value.len())?;
-            let (span, bytes) = self.side.take(value.len())?;
-            bytes.copy_from_slice(value);
-            op.copy = span;
+            op.copy = self.side.put(value.len(), [value, &[], &[]])?;
             op.flags |= HAS_COPY;
         }
         if let Err(error) = self.add_record(settings, op, &record) {

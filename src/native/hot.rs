@@ -9,7 +9,8 @@ use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use std::ptr::NonNull;
 
-/// Memory of its own, straight from the kernel: zero until it is first touched, in large pages where there are any.
+/// Memory of its own, straight from the kernel: zero until it is first touched. In small pages: on virtual machines the
+/// first touch of a large one was seen to cost more than it will ever save.
 struct Mapping {
     memory: NonNull<u8>,
     len: usize,
@@ -28,8 +29,6 @@ impl Mapping {
         if memory == libc::MAP_FAILED {
             return None;
         }
-        // SAFETY: the range is the mapping just made; this is advice only.
-        unsafe { libc::madvise(memory, len, libc::MADV_HUGEPAGE) };
         NonNull::new(memory.cast()).map(|memory| Mapping { memory, len })
     }
 }
