@@ -64,7 +64,10 @@ impl Context {
         }
         /// Most batches are about this large; larger ones grow.
         const EXPECTED_OPS: usize = 256;
-        let work = Box::new(Work::new(manager.settings().allocator, max_ops.min(EXPECTED_OPS))?);
+        let work = match manager.take_spare() {
+            Some(spare) => spare,
+            None => Box::new(Work::new(manager.settings().allocator, max_ops.min(EXPECTED_OPS))?),
+        };
         let state = State {
             status: Status::Pending,
             work: Some(work),
@@ -258,7 +261,9 @@ impl Context {
     fn drop_work(&self, state: &mut State) {
         let work = state.work.take();
         self.note_held(state, 0);
-        drop(work);
+        if let Some(work) = work {
+            self.manager.keep_spare(work);
+        }
     }
 
     /// Gives the batch up, unless somebody has begun to execute it (`BUSY`). An ended one is left alone.

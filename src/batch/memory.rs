@@ -36,6 +36,12 @@ impl Allocator {
         Allocator { alloc: libc::malloc, free: libc::free }
     }
 
+    /// Whether this is `malloc` and `free`: nobody counts what is taken from there.
+    pub fn is_system(&self) -> bool {
+        let system = Allocator::system();
+        (self.alloc as usize, self.free as usize) == (system.alloc as usize, system.free as usize)
+    }
+
     fn take(&self, len: usize) -> Option<NonNull<u8>> {
         let before = IN_ALLOCATOR.replace(true);
         // SAFETY: the configuration's contract: `alloc_func` behaves like `malloc`.
@@ -297,6 +303,21 @@ impl Arena {
         })
     }
 
+    /// Empties the arena. The last block, which is the largest, is kept.
+    pub fn clear(&mut self) {
+        let last = self.blocks.len().saturating_sub(1);
+        for block in self.blocks[..last].iter() {
+            self.allocator.give_back(block.memory);
+        }
+        if last > 0 {
+            self.blocks.swap(0, last);
+            self.blocks.truncate(1);
+        }
+        if let Some(block) = self.blocks.first_mut() {
+            block.used = 0;
+        }
+    }
+
     /// Bytes of memory that this arena holds.
     pub fn held_bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.capacity).sum::<usize>() + self.blocks.held_bytes()
@@ -344,6 +365,21 @@ mod tests {
             assert!(arena.bytes(span, len).iter().all(|b| *b == fill));
         }
         assert!(arena.bytes(big, 3 << 20).iter().all(|b| *b == 9));
+    }
+
+    #[test]
+    fn a_cleared_arena_begins_anew_in_its_largest_block() {
+        let mut arena = Arena::new(Allocator::system());
+        for _ in 0..100 {
+            arena.take(1000).expect("memory");
+        }
+        let held = arena.held_bytes();
+        arena.clear();
+        assert!(arena.held_bytes() < held && arena.held_bytes() > held / 3);
+        let (span, bytes) = arena.take(1000).expect("memory");
+        assert_eq!((span, bytes.iter().all(|byte| *byte == 0)), (Span::default(), true));
+        arena.clear();
+        arena.clear();
     }
 
     #[test]

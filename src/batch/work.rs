@@ -17,6 +17,9 @@ use crate::engine::codec::{self, Codec};
 use crate::engine::record::Record;
 use crate::engine::{Pin, ReadOp, Reader, StoredValue, WriteOp};
 
+/// A batch that held more memory, in bytes, gives it back when it ends.
+const RECYCLED_BYTES_MAX: usize = 4 << 20;
+
 /// How many operations there are of each kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Census {
@@ -86,6 +89,29 @@ impl Work {
         };
         work.ops.reserve(expected)?;
         Ok(work)
+    }
+
+    /// Empties a batch that has ended, so that another can have its memory; `None` if that is not worth keeping.
+    pub fn recycle(mut self: Box<Self>) -> Option<Box<Work>> {
+        let Work { ops, records, side, values, hashes, table, writes, reads, key_scratch, .. } = &mut *self;
+        [&mut *records, side, values].into_iter().for_each(Arena::clear);
+        ops.truncate(0);
+        hashes.truncate(0);
+        table.truncate(0);
+        writes.truncate(0);
+        reads.truncate(0);
+        let arenas = records.held_bytes() + side.held_bytes() + values.held_bytes();
+        let tables = ops.held_bytes() + hashes.held_bytes() + table.held_bytes() + writes.held_bytes() + reads.held_bytes();
+        if arenas + tables + key_scratch.held_bytes() > RECYCLED_BYTES_MAX {
+            return None;
+        }
+        self.pin = None;
+        self.census = Census::default();
+        self.complete = CompleteHook::default();
+        (self.deduplicated, self.packed) = (0, 0);
+        (self.has_callbacks, self.has_outs) = (false, false);
+        (self.record_bytes, self.added_bytes, self.read_bytes) = (0, 0, 0);
+        Some(self)
     }
 
     /// Adds an operation, copying key and value. A refusal changes nothing that can be seen.

@@ -142,7 +142,10 @@ impl NativeEngine {
             }
             return Ok(());
         };
-        drop(hot.take()); // filled: readers may see it once the index leads there
+        if let (Some(filled), Some(hot)) = (hot.take(), &place.hot) {
+            drop(filled); // readers may see it once the index leads there
+            self.look_ahead(hot, place.offset + head.len() as u64);
+        }
         let settled = self.log.settle(&self.chunks, place, written, &self.counters);
         let (first_record, slot, end) = (place.offset + head.len() as u64, place.chunk.slot, *end);
         staged.settled = true;

@@ -14,6 +14,8 @@ use std::ptr::NonNull;
 struct Mapping {
     memory: NonNull<u8>,
     len: usize,
+    /// Bytes from the start that were touched, or are being touched.
+    ready: AtomicU64,
 }
 
 // SAFETY: a mapping is owned like a box of bytes; whoever shares it says why that is sound.
@@ -29,9 +31,30 @@ impl Mapping {
         if memory == libc::MAP_FAILED {
             return None;
         }
-        NonNull::new(memory.cast()).map(|memory| Mapping { memory, len })
+        NonNull::new(memory.cast()).map(|memory| Mapping { memory, len, ready: AtomicU64::new(0) })
     }
 }
+
+impl Mapping {
+    /// Has the kernel give the pages up to byte `end`. Their bytes stay what they are.
+    fn make_ready(&self, end: u64) {
+        let end = end.next_multiple_of(PAGE_BYTES).min(self.len as u64);
+        let from = self.ready.fetch_max(end, Ordering::Relaxed);
+        let mut at = from;
+        while at < end {
+            let len = (end - at).min(READY_STEP_BYTES);
+            // SAFETY: inside the mapping. It only brings pages in, as a write to each would; where the kernel does not
+            // know how (before 5.14), nothing happens.
+            unsafe { libc::madvise(self.memory.as_ptr().add(at as usize).cast(), len as usize, libc::MADV_POPULATE_WRITE) };
+            at += len;
+        }
+    }
+}
+
+/// The kernel holds its locks for as long as it takes to bring in this many bytes.
+const READY_STEP_BYTES: u64 = 1 << 20;
+
+const PAGE_BYTES: u64 = 4096;
 
 impl Drop for Mapping {
     fn drop(&mut self) {
@@ -85,6 +108,18 @@ impl HotChunk {
     /// Bytes of memory it was made for.
     pub fn capacity(&self) -> u64 {
         self.mapping.as_ref().map_or(0, |mapping| mapping.len as u64)
+    }
+
+    /// Bytes from the start whose pages are there, or will be in a moment.
+    pub fn ready(&self) -> u64 {
+        self.mapping.as_ref().map_or(0, |mapping| mapping.ready.load(Ordering::Relaxed))
+    }
+
+    /// Has the kernel give the pages up to byte `end`: filling them will not have to wait for that.
+    pub fn make_ready(&self, end: u64) {
+        if let Some(mapping) = &self.mapping {
+            mapping.make_ready(end);
+        }
     }
 
     /// Where the memory starts.
