@@ -65,63 +65,112 @@ fn hash_lanes_avx2(secret: [u64; 2], keys: [&[u8]; LANES], len: usize) -> [KeyHa
     hash_lanes(secret, keys, len)
 }
 
-type Lanes = [u64; LANES];
+/// A word of each key.
+#[derive(Clone, Copy)]
+struct Lanes([u64; LANES]);
 
-#[inline(always)]
-fn each(a: Lanes, b: Lanes, f: impl Fn(u64, u64) -> u64) -> Lanes {
-    std::array::from_fn(|lane| f(a[lane], b[lane]))
+// Loops and no closures: those would not be compiled for the wider instructions of their caller.
+impl Lanes {
+    #[inline(always)]
+    fn all(word: u64) -> Lanes {
+        Lanes([word; LANES])
+    }
+
+    #[inline(always)]
+    fn add(mut self, other: Lanes) -> Lanes {
+        for lane in 0..LANES {
+            self.0[lane] = self.0[lane].wrapping_add(other.0[lane]);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn xor(mut self, other: Lanes) -> Lanes {
+        for lane in 0..LANES {
+            self.0[lane] ^= other.0[lane];
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn turn(mut self, bits: u32) -> Lanes {
+        for lane in 0..LANES {
+            self.0[lane] = self.0[lane].rotate_left(bits);
+        }
+        self
+    }
 }
 
-#[inline(always)]
-fn round(v: &mut [Lanes; 4]) {
-    let add = |a, b| each(a, b, u64::wrapping_add);
-    let turn_xor = |a: Lanes, by, b| each(a, b, |a, b| a.rotate_left(by) ^ b);
-    v[0] = add(v[0], v[1]);
-    v[1] = turn_xor(v[1], 13, v[0]);
-    v[0] = v[0].map(|x| x.rotate_left(32));
-    v[2] = add(v[2], v[3]);
-    v[3] = turn_xor(v[3], 16, v[2]);
-    v[0] = add(v[0], v[3]);
-    v[3] = turn_xor(v[3], 21, v[0]);
-    v[2] = add(v[2], v[1]);
-    v[1] = turn_xor(v[1], 17, v[2]);
-    v[2] = v[2].map(|x| x.rotate_left(32));
+struct State([Lanes; 4]);
+
+impl State {
+    #[inline(always)]
+    fn round(&mut self) {
+        let v = &mut self.0;
+        v[0] = v[0].add(v[1]);
+        v[1] = v[1].turn(13).xor(v[0]);
+        v[0] = v[0].turn(32);
+        v[2] = v[2].add(v[3]);
+        v[3] = v[3].turn(16).xor(v[2]);
+        v[0] = v[0].add(v[3]);
+        v[3] = v[3].turn(21).xor(v[0]);
+        v[2] = v[2].add(v[1]);
+        v[1] = v[1].turn(17).xor(v[2]);
+        v[2] = v[2].turn(32);
+    }
+
+    #[inline(always)]
+    fn absorb(&mut self, word: Lanes) {
+        self.0[3] = self.0[3].xor(word);
+        self.round();
+        self.0[0] = self.0[0].xor(word);
+    }
+
+    #[inline(always)]
+    fn squeeze(&mut self) -> Lanes {
+        self.round();
+        self.round();
+        self.round();
+        let v = &self.0;
+        v[0].xor(v[1]).xor(v[2]).xor(v[3])
+    }
 }
 
 /// SipHash-1-3 with 128 bits of output, of keys that are all `len` bytes long.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // see `Lanes`
 fn hash_lanes(secret: [u64; 2], keys: [&[u8]; LANES], len: usize) -> [KeyHash; LANES] {
     let [k0, k1] = secret;
-    let mut v = [
-        [k0 ^ 0x736f_6d65_7073_6575; LANES],
-        [k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee; LANES],
-        [k0 ^ 0x6c79_6765_6e65_7261; LANES],
-        [k1 ^ 0x7465_6462_7974_6573; LANES],
-    ];
-    let mut absorb = |word: Lanes| {
-        v[3] = each(v[3], word, |a, b| a ^ b);
-        round(&mut v);
-        v[0] = each(v[0], word, |a, b| a ^ b);
-    };
+    let mut state = State([
+        Lanes::all(k0 ^ 0x736f_6d65_7073_6575),
+        Lanes::all(k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee),
+        Lanes::all(k0 ^ 0x6c79_6765_6e65_7261),
+        Lanes::all(k1 ^ 0x7465_6462_7974_6573),
+    ]);
+    let mut word = Lanes::all(0);
     let mut at = 0;
     while at + 8 <= len {
-        absorb(keys.map(|key| word_of(&key[at..at + 8])));
+        for lane in 0..LANES {
+            word.0[lane] = word_of(&keys[lane][at..at + 8]);
+        }
+        state.absorb(word);
         at += 8;
     }
-    absorb(keys.map(|key| {
+    for lane in 0..LANES {
         let mut last = [0; 8];
-        last[..len - at].copy_from_slice(&key[at..len]);
-        word_of(&last) | (len as u64) << 56
-    }));
-    v[2] = v[2].map(|x| x ^ 0xee);
-    let mut half = || {
-        (0..3).for_each(|_| round(&mut v));
-        let half: Lanes = std::array::from_fn(|lane| v[0][lane] ^ v[1][lane] ^ v[2][lane] ^ v[3][lane]);
-        v[1] = v[1].map(|x| x ^ 0xdd);
-        half
-    };
-    let (tags, spots) = (half(), half());
-    std::array::from_fn(|lane| KeyHash { tag: tags[lane], spot: spots[lane] })
+        last[..len - at].copy_from_slice(&keys[lane][at..len]);
+        word.0[lane] = word_of(&last) | (len as u64) << 56;
+    }
+    state.absorb(word);
+    state.0[2] = state.0[2].xor(Lanes::all(0xee));
+    let tags = state.squeeze();
+    state.0[1] = state.0[1].xor(Lanes::all(0xdd));
+    let spots = state.squeeze();
+    let mut hashes = [KeyHash::default(); LANES];
+    for lane in 0..LANES {
+        hashes[lane] = KeyHash { tag: tags.0[lane], spot: spots.0[lane] };
+    }
+    hashes
 }
 
 #[inline(always)]

@@ -230,7 +230,11 @@ impl Log {
     /// The frame at `place` has this digest: what is staged next continues from it. Where the log ends with it.
     pub fn staged(&self, place: &Place, frame_len: u64, digest: u64) -> LogEnd {
         let end = LogEnd { chunk: place.chunk.id, valid_bytes: place.offset + frame_len, last_seq: place.last_seq, digest };
-        self.state.lock().end = end;
+        let mut state = self.state.lock();
+        // A write before this one may have failed in between: then the log goes on behind that, and this group is given up.
+        if state.generation == place.generation {
+            state.end = end;
+        }
         end
     }
 

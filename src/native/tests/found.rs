@@ -234,3 +234,24 @@ fn compaction_misses_a_frame_that_it_cannot_read() {
     assert!(!driver.engine.compact_once(100).unwrap(), "and is not tried again");
     assert_eq!(state_of(&driver.engine).unwrap()[..4], [1, 2, 3, 4]);
 }
+
+/// A write failed for want of space while the next group had its place and not yet its digest: the log was said to go on
+/// behind that group, which was given up, and could not be opened again.
+#[test]
+fn a_group_that_is_being_staged_does_not_undo_a_cut() {
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    commit(&mut driver, true, &[(0, 1)]);
+    stage(&mut driver, true, &[(0, 2)]);
+    let engine = std::sync::Arc::clone(&driver.engine);
+    let next = engine.log.stage(&engine.chunks, &engine.counters, 1, 1, 64, true).unwrap();
+    disk.set_space(Some(0));
+    driver.publish();
+    assert_eq!(driver.errors.pop().unwrap().code, Code::DISK_FULL);
+    disk.set_space(None);
+    engine.log.staged(&next, 144, 77);
+    commit(&mut driver, true, &[(1, 3)]);
+    driver.close();
+    driver.reopen(options()).unwrap();
+    assert_eq!(state_of(&driver.engine).unwrap()[..2], [1, 3]);
+}
