@@ -278,6 +278,12 @@ impl Log {
         if place.sync == SyncWay::ByWrite || place.lacks_only_zeros { failed.in_doubt() } else { failed }
     }
 
+    /// The next group begins a new chunk.
+    #[cfg(test)]
+    pub fn end_chunk(&self) {
+        self.state.lock().active = None;
+    }
+
     /// A sync takes its place in the log: the next frame begins on a fresh block.
     pub fn stage_sync(&self) {
         self.state.lock().fresh_block = true;

@@ -1,9 +1,10 @@
 //! Calls that fail: the n-th call of every kind, for every n, once and for good, and what the kernel may do to the
 //! cache when a sync fails. Whatever fails, what was acknowledged is there when the store is opened again.
 
-use super::crash::{Exploration, Image, Tally, say};
+use super::crash::{Exploration, Image, Tally};
 use super::driver::{Driver, open, read, state_of};
 use super::model::{End, KEYS, key_bytes, value_bytes};
+use super::sweep::say;
 use super::workload::Workload;
 use crate::base::code::Code;
 use crate::base::error::Error;

@@ -1,5 +1,6 @@
 //! Tests of the engine as a whole, on a simulated disk.
 
+mod bounded;
 mod crash;
 mod damage;
 mod driver;
@@ -11,4 +12,5 @@ mod model;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;
+mod sweep;
 mod workload;

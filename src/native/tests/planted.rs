@@ -3,7 +3,8 @@
 //! A bug is planted for the whole process, so no other test may run meanwhile:
 //! `cargo test --features planted --lib native::tests::planted`.
 
-use super::crash::{say, try_seed};
+use super::crash::try_seed;
+use super::sweep::say;
 use crate::base::planted::{Bug, plant};
 
 /// Seeds that are tried with each bug.
