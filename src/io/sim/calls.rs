@@ -233,7 +233,7 @@ fn write(state: &mut State, file: u64, offset: u64, data: &[u8], durable: bool) 
 
 /// What a write that fails with `errno` leaves behind all the same: the caller cannot know.
 fn write_in_part(state: &mut State, file: u64, offset: u64, data: &[u8], durable: bool, errno: i32) -> io::Result<()> {
-    if errno == libc::EINTR || (!durable && matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EAGAIN)) {
+    if errno == libc::EINTR || (!durable && matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EAGAIN | libc::ENOMEM)) {
         return Ok(()); // The kernel reports these only when it has written nothing.
     }
     let done = match state.rng.below(3) {

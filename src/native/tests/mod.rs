@@ -1,6 +1,7 @@
 //! Tests of the engine as a whole, on a simulated disk.
 
 mod bounded;
+mod calls;
 mod crash;
 mod damage;
 mod driver;
