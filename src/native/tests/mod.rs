@@ -2,6 +2,7 @@
 
 mod bounded;
 mod calls;
+mod compound;
 mod crash;
 mod damage;
 mod driver;
