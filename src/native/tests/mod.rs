@@ -14,5 +14,6 @@ mod model;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;
+mod rot;
 mod sweep;
 mod workload;
