@@ -13,18 +13,30 @@ pub struct Options {
     pub min_fill_percent: u64,
     /// Bytes per second that compaction may move; 0: as many as commits leave room for.
     pub compaction_bytes_per_second: u64,
-    /// Compact in a thread of its own. Off: only when asked.
+    /// Compact and write checkpoints in a thread of their own. Off: only when asked.
     pub background: bool,
+    /// A checkpoint of the index is written when this much log, in bytes, has come since the last; 0: never by itself.
+    pub checkpoint_log_bytes: u64,
 }
 
 /// The hot log takes this much at the most, and this share of the machine's memory, unless told otherwise.
 const HOT_LOG_BYTES_MAX: u64 = 256 << 20;
 const HOT_LOG_SHARE: u64 = 16;
 
+/// Log between two checkpoints, unless told otherwise: what replays in well under a second.
+const CHECKPOINT_LOG_BYTES: u64 = 256 << 20;
+
 impl Default for Options {
     fn default() -> Self {
         let hot_log_bytes = memory_bytes().map_or(CHUNK_BYTES, |memory| (memory / HOT_LOG_SHARE).min(HOT_LOG_BYTES_MAX));
-        Options { chunk_bytes: CHUNK_BYTES, hot_log_bytes, min_fill_percent: 50, compaction_bytes_per_second: 0, background: true }
+        Options {
+            chunk_bytes: CHUNK_BYTES,
+            hot_log_bytes,
+            min_fill_percent: 50,
+            compaction_bytes_per_second: 0,
+            background: true,
+            checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! `sweep.rs` says how to try more seeds, or one.
 
+use super::checkpoint::{compare_with_full_replay, has_good_checkpoint};
 use super::driver::{open, state_of};
 use super::model::{End, KEYS, Oracle, State};
 use super::sweep::{Sweep, say};
@@ -96,6 +97,10 @@ impl Exploration {
             Err(error) => panic!("the store that {:?} left cannot be used: {error}", image.end),
         };
         image.oracle.check(&state, image.end).unwrap_or_else(|text| panic!("{text}"));
+        assert!(!image.oracle.has_checkpoint || has_good_checkpoint(&image.disk), "no checkpoint is left");
+        if self.rng.one_in(4) {
+            compare_with_full_replay(&image.disk, self.workload.options);
+        }
         state
     }
 

@@ -2,6 +2,7 @@
 
 mod bounded;
 mod calls;
+mod checkpoint;
 mod compound;
 mod crash;
 mod damage;
@@ -17,3 +18,10 @@ mod property;
 mod rot;
 mod sweep;
 mod workload;
+
+use std::cell::Cell;
+
+thread_local! {
+    /// The secret of stores that are opened in this thread and have no checkpoint.
+    pub static SECRET: Cell<[u64; 2]> = const { Cell::new([1, 2]) };
+}
