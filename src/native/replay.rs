@@ -121,8 +121,7 @@ impl<'a> Replay<'a> {
             from,
             passed: false,
             end: LogEnd::default(),
-            // A checkpoint is finished only when what it speaks of is on stable storage.
-            watermark: store.witness.map_or(0, |witness| witness.tail.end.last_seq),
+            watermark: store.witnesses().map(|(_, durable)| durable).max().unwrap_or(0),
             doubts: VecDeque::new(),
             batch: Batch::default(),
             apply,
@@ -164,9 +163,9 @@ impl<'a> Replay<'a> {
                 _ => return self.judge(&chain[i..], at),
             }
         }
-        match self.store.witness {
-            Some(witness) if witness.tail.end.last_seq > self.end.last_seq => Err(self.too_short(witness)),
-            _ => Ok(()),
+        match self.store.witnesses().find(|(_, durable)| *durable > self.end.last_seq) {
+            Some((name, durable)) => Err(self.too_short(&name, durable)),
+            None => Ok(()),
         }
     }
 
@@ -200,9 +199,8 @@ impl<'a> Replay<'a> {
     }
 
     /// The log is good to its end, and that is not all.
-    fn too_short(&self, witness: &Checkpoint) -> Error {
-        let (path, name, good_until) = (self.store.path, witness.name(), self.end.last_seq);
-        let (file, last) = (file_name(self.end.chunk), witness.tail.end.last_seq);
+    fn too_short(&self, name: &str, last: u64) -> Error {
+        let (path, file, good_until) = (self.store.path, file_name(self.end.chunk), self.end.last_seq);
         let text = format!(
             "store {path}: records {} to {last} were on stable storage, as {name} says, and are missing behind byte {} of {file}: \
              restore the store from a backup (or move {name} away, if older chunk files were put there on purpose)",

@@ -138,6 +138,7 @@ impl Store {
 struct Manifest {
     covers: u64,
     newest: u64,
+    durable: u64,
     ends: Vec<[u64; 4]>,
 }
 
@@ -147,16 +148,16 @@ fn read_manifest(disk: &SimDisk) -> Option<Manifest> {
         let bytes = disk.read_raw(&name)?;
         let (first, second) = bytes.split_at(bytes.len() / 2);
         let copy = [first, second].into_iter().find(|copy| {
-            let entries_end = copy.get(12..16).map_or(usize::MAX, |_| 64 + 32 * u32_at(copy, 12) as usize);
+            let entries_end = copy.get(12..16).map_or(usize::MAX, |_| 72 + 32 * u32_at(copy, 12) as usize);
             copy.len() >= entries_end
                 && copy[..8] == *b"\x89KVM\r\n\x1a\n"
                 && u32_at(copy, 8) == 1
-                && extend(extend(crc32c(&copy[..56]), &[0; 4]), &copy[60..entries_end]) == u32_at(copy, 56)
+                && extend(extend(crc32c(&copy[..64]), &[0; 4]), &copy[68..entries_end]) == u32_at(copy, 64)
                 && name == format!("manifest-{:016x}.kvb", u64_at(copy, 32))
         })?;
-        let end = |i: usize| std::array::from_fn(|field| u64_at(copy, 64 + 32 * i + 8 * field));
+        let end = |i: usize| std::array::from_fn(|field| u64_at(copy, 72 + 32 * i + 8 * field));
         let ends = (0..u32_at(copy, 12) as usize).map(end).collect();
-        Some(Manifest { covers: u64_at(copy, 40), newest: u64_at(copy, 48), ends })
+        Some(Manifest { covers: u64_at(copy, 40), newest: u64_at(copy, 48), durable: u64_at(copy, 56), ends })
     })
 }
 
@@ -200,7 +201,7 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         chain.push((chunks.get(&end[0]).ok_or(Refused::Damaged)?, Some(*end)));
     }
     chain.reverse();
-    let mut store = Store::default();
+    let mut store = Store { watermark: manifest.durable, ..Store::default() };
     for (i, (chunk, named_end)) in chain.iter().enumerate() {
         store.watermark = store.watermark.max(chunk.watermark());
         let follows = if i == 0 { chunk.before() == 0 } else { chain[i - 1].0.number() == chunk.before() };
@@ -233,6 +234,9 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
             return Err(Refused::Damaged);
         }
         break;
+    }
+    if manifest.durable > store.last_seq {
+        return Err(Refused::Damaged);
     }
     Ok(store.values)
 }

@@ -211,3 +211,25 @@ fn a_cut_that_was_seen_stays() {
     }
     assert!(doubtful > 10, "the group in doubt would have been there");
 }
+
+/// The last durable group had no evidence behind it, and was taken for an unfinished end when it was damaged. It was what
+/// compaction had moved, and the chunk it came from was gone: what had been durable for long went without a word.
+#[test]
+fn what_compaction_has_moved_is_missed() {
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    commit(&mut driver, true, &[(0, 1), (1, 1)]);
+    driver.engine.log.end_chunk();
+    commit(&mut driver, true, &[(0, 2)]);
+    driver.compact(100);
+    driver.check_errors(false);
+    assert_eq!(disk.list_files(), ["LOCK", "chunk-0000000000000002.kvb", "manifest-0000000000000001.kvb"]);
+    let moved = disk.read_raw("chunk-0000000000000002.kvb").unwrap().len() as u64;
+    for damage in [&(|disk: &SimDisk| disk.flip_bit("chunk-0000000000000002.kvb", moved - 100, 0)) as &dyn Fn(&SimDisk) -> bool, &|disk| {
+        disk.truncate_raw("chunk-0000000000000002.kvb", moved - 100)
+    }] {
+        let damaged = disk.kill_image();
+        assert!(damage(&damaged));
+        assert_eq!(open(&damaged, options()).err().map(|error| error.code), Some(Code::CORRUPTED));
+    }
+}

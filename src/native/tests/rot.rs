@@ -11,13 +11,17 @@ use super::sweep::{Counts, Sweep, say};
 use crate::base::code::Code;
 use crate::base::random::Random;
 use crate::engine::record::Record;
+use crate::io::Disk;
 use crate::io::sim::{Faults, SimDisk};
 use crate::native::Options;
+use crate::native::checkpoint::{self, Checkpoint};
 use crate::native::chunks::{file_name, id_of};
 use crate::native::frame::{CHUNK_HEADER_LEN, ChunkHeader, FrameHeader, FrameKind};
 use crate::native::manifest::{self, Manifest};
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
 
 const SWEEP: Sweep =
     Sweep { test: "native::tests::rot::every_damage_is_refused_or_harmless", title: "damage", cases: [PARTS / 4, 4 * PARTS], stride: 17 };
@@ -53,22 +57,24 @@ struct Store {
     /// Of the chunks, oldest first.
     headers: Vec<ChunkHeader>,
     manifest: Option<Manifest>,
+    /// What files other than chunks prove to have been on stable storage.
+    witnesses: Vec<(String, u64)>,
     /// In the order of the log.
     frames: Vec<Frame>,
     /// The states it had, each with the last sequence number before the next.
     history: Vec<(u64, State)>,
 }
 
-/// What must become of a damaged store.
+/// What may become of a damaged store, other than that nothing is missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    /// Everything is there.
-    Whole,
-    /// This is there; or, if it is less than everything, it may be refused.
-    Holds(State),
-    /// Not a word is missing, or it is refused.
-    Refused,
+struct Verdict {
+    /// It may hold this, and must, unless it is refused.
+    holds: Option<State>,
+    refused: bool,
 }
+
+const WHOLE: Verdict = Verdict { holds: None, refused: false };
+const REFUSED: Verdict = Verdict { holds: None, refused: true };
 
 impl Store {
     /// The store of a seed: a few chunks of it compacted away, some groups durable, some not, closed or killed.
@@ -79,13 +85,14 @@ impl Store {
         let mut history = vec![(0, [0; KEYS])];
         let mut snapshots = Vec::new();
         let mut version = 0;
-        for action in 0..26 {
+        for action in 0..32 {
             match rng.below(10) {
                 0 => {
                     driver.stage_sync();
                     driver.settle();
                 }
                 1 | 2 if action > 8 => driver.compact(100),
+                3 if action > 4 => driver.checkpoint(&mut rng, VecDeque::new()),
                 _ => {
                     let effects: Vec<Effect> = (0..1 + rng.below(4)).map(|_| effect(&mut rng, &mut version)).collect();
                     driver.stage(vec![Batch::new(&driver.engine.hasher, rng.one_in(4), effects, Vec::new())]);
@@ -129,7 +136,12 @@ impl Store {
         }
         let manifests = files.iter().filter(|file| manifest::number_of(&file.name).is_some());
         let manifest = manifests.max_by_key(|file| manifest::number_of(&file.name)).and_then(|file| Manifest::decode(&file.bytes));
-        Store { disk, files, headers, manifest, frames, history }
+        let dir = disk.twin().open_dir(Path::new("/store")).unwrap();
+        let checkpoints = files.iter().filter_map(|file| Checkpoint::open(&*dir, checkpoint::number_of(&file.name)?));
+        let witness = |checkpoint: Checkpoint| (checkpoint.name(), checkpoint.tail.end.last_seq);
+        let manifested = manifest.iter().map(|manifest| (manifest::file_name(manifest.number), manifest.durable));
+        let witnesses = checkpoints.map(witness).chain(manifested).collect();
+        Store { disk, files, headers, manifest, witnesses, frames, history }
     }
 
     fn whole(&self) -> State {
@@ -141,10 +153,11 @@ impl Store {
         self.history.iter().rev().find(|(last, _)| *last < seq).map_or([0; KEYS], |(_, state)| *state)
     }
 
-    /// What must become of the store if these frames cannot be read.
-    fn verdict(&self, lost: impl Fn(&Frame) -> bool) -> Verdict {
+    /// What must become of the store if these frames cannot be read, nor the files that are `spoilt`.
+    fn verdict(&self, lost: impl Fn(&Frame) -> bool, spoilt: &[&str]) -> Verdict {
+        let refused = !spoilt.is_empty();
         let Some(first) = self.frames.iter().find(|frame| frame.header.kind == FrameKind::Data && lost(frame)) else {
-            return Verdict::Whole;
+            return Verdict { refused, ..WHOLE };
         };
         let (good_until, chunk) = (first.header.first_seq - 1, first.chunk);
         let frames = self.frames.iter().filter(|frame| !lost(frame)).map(|frame| frame.header.watermark);
@@ -153,8 +166,12 @@ impl Store {
         // A chunk whose predecessor was removed: that happens when all before it is durable.
         let kept = |id: u64| id == 0 || self.headers.iter().any(|header| header.chunk == id);
         let orphans = self.headers.iter().filter(|header| header.chunk <= chunk && !kept(header.before.chunk));
-        let proven = frames.chain(headers).chain(ends).chain(orphans.map(|header| header.before.last_seq)).max().unwrap_or(0);
-        if proven > good_until { Verdict::Refused } else { Verdict::Holds(self.state_before(first.header.first_seq)) }
+        let witnessed = self.witnesses.iter().filter(|(name, _)| !spoilt.contains(&&name[..])).map(|(_, durable)| *durable);
+        let proven = frames.chain(headers).chain(ends).chain(orphans.map(|header| header.before.last_seq)).chain(witnessed).max();
+        match proven {
+            Some(proven) if proven > good_until => REFUSED,
+            _ => Verdict { holds: Some(self.state_before(first.header.first_seq)), refused },
+        }
     }
 
     /// The same if bytes have changed in some files.
@@ -163,16 +180,17 @@ impl Store {
         let changed = |name: &str, at: &Range<usize>| {
             changes.iter().any(|(other, new)| *other == name && new.get(at.clone()) != old(name).get(at.clone()))
         };
-        for (name, new) in changes {
-            if changed(name, &(0..CHUNK_HEADER_LEN)) || (id_of(name).is_none() && *new != old(name)) {
-                return Verdict::Refused;
-            }
+        if changes.iter().any(|(name, _)| id_of(name).is_some() && changed(name, &(0..CHUNK_HEADER_LEN))) {
+            return REFUSED;
         }
-        self.verdict(|frame| {
+        let spoilt: Vec<&str> =
+            changes.iter().filter(|(name, new)| id_of(name).is_none() && *new != old(name)).map(|(name, _)| *name).collect();
+        let lost = |frame: &Frame| {
             let name = file_name(frame.chunk);
             let mut at = frame.bytes.start;
             frame.padding.iter().any(|padding| changed(&name, &(std::mem::replace(&mut at, padding.end)..padding.start)))
-        })
+        };
+        self.verdict(lost, &spoilt)
     }
 
     /// Opens a damaged store and compares.
@@ -180,8 +198,10 @@ impl Store {
         let found = open(disk, options()).and_then(|engine| state_of(&engine));
         match (&found, verdict) {
             (Ok(state), _) if *state == self.whole() => {}
-            (Ok(state), Verdict::Holds(expected)) => assert_eq!(*state, expected, "all of {:?} was to be missed", self.whole()),
-            (Err(error), Verdict::Refused) => assert_eq!(error.code, Code::CORRUPTED, "{error}"),
+            (Ok(state), Verdict { holds: Some(expected), .. }) => {
+                assert_eq!(*state, expected, "all of {:?} was to be missed", self.whole())
+            }
+            (Err(error), Verdict { refused: true, .. }) => assert_eq!(error.code, Code::CORRUPTED, "{error}"),
             _ => panic!("{verdict:?} was to be expected, not {found:?}; whole is {:?}", self.whole()),
         }
         if let (Ok(state), true) = (&found, go_on) {
@@ -257,7 +277,7 @@ fn try_part(case: u64, counts: &mut Counts) {
                 store.verdict_of_changes(&[(name, &bytes)])
             };
             // A single bit of a manifest is not missed: there are two copies.
-            let flipped = || if manifest::number_of(name).is_some() { Verdict::Whole } else { flipped() };
+            let flipped = || if manifest::number_of(name).is_some() { WHOLE } else { flipped() };
             try_damage(&|| format!("{name}: bit {bit} of byte {at}"), &|disk| assert!(disk.flip_bit(name, at as u64, bit)), &flipped);
         }
         for end in (0..file.bytes.len()).filter(|_| deal.is_mine()) {
@@ -315,13 +335,13 @@ fn swapped(store: &Store, one: (usize, usize), other: (usize, usize)) -> Vec<(St
 impl Store {
     /// What must become of the store if a file ends early.
     fn verdict_of_end(&self, name: &str, end: usize) -> Verdict {
-        let Some(id) = id_of(name) else { return Verdict::Refused };
+        let Some(id) = id_of(name) else { return REFUSED };
         let newest = self.headers.last().map_or(0, |header| header.chunk);
         let named = self.manifest.as_ref().is_some_and(|manifest| manifest.newest >= id);
         if end < CHUNK_HEADER_LEN && (id != newest || named) {
-            return Verdict::Refused;
+            return REFUSED;
         }
-        self.verdict(|frame| frame.chunk == id && frame.bytes.end > end)
+        self.verdict(|frame| frame.chunk == id && frame.bytes.end > end, &[])
     }
 }
 
@@ -335,7 +355,9 @@ fn every_damage_is_refused_or_harmless() {
 fn the_stores_have_files_of_every_kind() {
     for seed in 0..4 {
         let store = Store::draw(seed);
-        assert_eq!(store.look(&store.disk.twin(), Verdict::Whole, true), "without effect");
-        assert!(store.headers.len() > 1 && store.manifest.is_some() && store.files.iter().any(|file| !file.before.is_empty()));
+        assert_eq!(store.look(&store.disk.twin(), WHOLE, true), "without effect");
+        let kinds = ["chunk-", "manifest-", "index-"].map(|kind| store.files.iter().filter(|file| file.name.starts_with(kind)).count());
+        assert!(kinds.iter().all(|files| *files > 0), "{kinds:?}");
+        assert!(store.files.iter().any(|file| !file.before.is_empty()));
     }
 }
