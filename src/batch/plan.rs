@@ -9,6 +9,7 @@ use super::operation::{ANSWERED, DROPPED, Op, OpKind, READ_BACK};
 use super::work::Work;
 use crate::base::code::Code;
 use crate::base::hash::KeyHasher;
+use crate::base::planted::{Bug, planted};
 use crate::engine::record::Kind;
 use crate::engine::{ReadOp, WriteOp};
 
@@ -87,7 +88,7 @@ impl Work {
                     if let Some(write) = earlier.filter(|_| deduplicate)
                         && !self.ops[write].has(READ_BACK)
                     {
-                        self.ops[write].flags |= DROPPED;
+                        self.ops[if planted(Bug::DedupKeepsOldest) { i } else { write }].flags |= DROPPED;
                         self.deduplicated += 1;
                     }
                     self.table[slot] = i as u32 + 1;

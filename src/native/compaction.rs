@@ -21,6 +21,7 @@ use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::log;
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
@@ -54,7 +55,9 @@ impl NativeEngine {
         if !nothing_to_keep && !self.move_records(&victim, is_oldest)? {
             return Ok(true); // damaged: it stays, and is not picked again
         }
-        self.sync_in_turn()?;
+        if !planted(Bug::ManifestBeforeSync) {
+            self.sync_in_turn()?;
+        }
         self.remove(&victim)?;
         add(&self.counters.chunks_removed, 1);
         Ok(true)
@@ -77,6 +80,7 @@ impl NativeEngine {
                     self.consider(&mut moving, victim, offset, bytes, &record, is_oldest, now_ms)?;
                 }
                 super::scan::Step::End => break,
+                super::scan::Step::Damaged { .. } if planted(Bug::DamagedChunkDeleted) => break,
                 super::scan::Step::Damaged { offset } => {
                     victim.damaged.store(true, Ordering::Relaxed);
                     add(&self.counters.chunks_damaged, 1);
@@ -118,7 +122,7 @@ impl NativeEngine {
             (Kind::Put, Some(current)) if current == place && !expired => moving.add_copy(hash, bytes, victim.salt.at(offset), place),
             // An expired put hides what is older, as a delete does: it becomes one.
             (Kind::Put, Some(current)) if current == place => moving.add_delete(hash, record.key, Some(place)),
-            (Kind::Delete, None) if !is_oldest => moving.add_delete(hash, record.key, None),
+            (Kind::Delete, None) if !is_oldest && !planted(Bug::TombstoneDropped) => moving.add_delete(hash, record.key, None),
             _ => Ok(()),
         }
     }
@@ -140,7 +144,12 @@ impl NativeEngine {
         let mut group: [Commit<'_>; 1] = turn.stage_alone(|| {
             {
                 let index = self.index.read();
-                kept.extend(ops.iter().zip(origins.iter()).filter(|(op, origin)| index.get(&op.hash) == **origin).map(|(op, _)| *op));
+                kept.extend(
+                    ops.iter()
+                        .zip(origins.iter())
+                        .filter(|(op, origin)| index.get(&op.hash) == **origin || planted(Bug::CompactionOverNewer))
+                        .map(|(op, _)| *op),
+                );
             }
             let writes = Writes { blocks: vec![bytes.as_mut_slice()], ops: &kept };
             let mut group = [Commit { batch_id: 0, writes, reads: &mut [], durable, pin: None }];
@@ -174,11 +183,14 @@ impl NativeEngine {
             number: numbers.next,
             covers,
             newest: chunks.last().map_or(0, |newest| newest.id),
-            durable,
+            durable: if planted(Bug::ManifestWithoutWitness) { 0 } else { durable },
             // A chunk that was begun and never used says nothing.
             chunks: settled.into_iter().filter(|end| end.chunk != victim.id && end.valid_bytes > CHUNK_HEADER_LEN as u64).collect(),
         };
         numbers.next += 1;
+        if planted(Bug::UnlinkBeforeManifest) {
+            let _ = self.log.dir().remove(&file_name(victim.id));
+        }
         let name = manifest::file_name(manifest.number);
         self.write_manifest(&manifest, &name).map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;
         let dir = self.log.dir();
@@ -196,6 +208,9 @@ impl NativeEngine {
     fn write_manifest(&self, manifest: &Manifest, name: &str) -> std::io::Result<()> {
         let dir = self.log.dir();
         let file = dir.create(name)?;
+        if planted(Bug::ManifestNotSynced) {
+            return write_all_at(&*file, &mut [IoSlice::new(&manifest.encode())], 0, false).map(drop);
+        }
         let written = write_all_at(&*file, &mut [IoSlice::new(&manifest.encode())], 0, false).and_then(|_| file.sync());
         if let Err(error) = written {
             let _ = dir.remove(name); // half a manifest is none

@@ -125,6 +125,7 @@ impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
         let LogStart { store, epoch, next_chunk, end, leftovers, .. } = start;
+        let next_chunk = if planted(Bug::ReuseChunkNumber) { end.chunk + 1 } else { next_chunk };
         let state = LogState {
             store,
             epoch,
@@ -159,8 +160,9 @@ impl Log {
         let mut state = self.state.lock();
         state.check_poison()?;
         let frame_len = (FRAME_HEADER_LEN + batches * BATCH_ENTRY_LEN) as u64 + payload_len;
-        let start_of =
-            |active: &Active, fresh: bool| active.next.next_multiple_of(if durable || fresh { BLOCK_BYTES as u64 } else { ALIGN as u64 });
+        let start_of = |active: &Active, fresh: bool| {
+            active.next.next_multiple_of(if (durable || fresh) && !planted(Bug::SharedBlock) { BLOCK_BYTES as u64 } else { ALIGN as u64 })
+        };
         let fits = state.active.as_ref().is_some_and(|active| {
             let start = start_of(active, state.fresh_block);
             start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
@@ -197,7 +199,7 @@ impl Log {
             offset,
             first_seq,
             last_seq,
-            watermark: self.durable.load(Ordering::Acquire),
+            watermark: if planted(Bug::WatermarkTooHigh) { before.last_seq } else { self.durable.load(Ordering::Acquire) },
             digest_before: before.digest,
             before,
             generation: state.generation,
@@ -224,7 +226,7 @@ impl Log {
             if let Some(poison) = &state.poison {
                 return Err(poison.clone().in_doubt());
             }
-            if state.generation != place.generation {
+            if state.generation != place.generation && !planted(Bug::FollowersSucceed) {
                 let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
                 return Err(Error::new(Code::DISK_FULL, text).in_doubt());
             }
@@ -262,8 +264,9 @@ impl Log {
         // write may have failed after the last byte, and zeros that are missing may yet appear by themselves.
         if state.generation == place.generation {
             state.generation += 1;
+            state.last_given = if planted(Bug::ReuseSequence) { place.before.last_seq } else { state.last_given };
             state.end = place.before;
-            state.active = None;
+            state.active = state.active.take().filter(|_| planted(Bug::AppendToTornTail));
             place.chunk.seal(place.before);
             // Chunks begun since then hold nothing but groups that were given up with this one.
             for chunk in chunks.by_age().into_iter().filter(|chunk| chunk.id > place.chunk.id) {
@@ -316,7 +319,7 @@ impl Log {
         };
         for chunk in files {
             add(&counters.syncs, 1);
-            if let Err(error) = chunk.file.sync() {
+            if let Err(error) = chunk.file.sync().or_else(|e| if planted(Bug::RetryFailedSync) { chunk.file.sync() } else { Err(e) }) {
                 // The kernel may have dropped the pages and will say success the next time: never again.
                 let what = Error::from_io(format_args!("store {}: syncing {} failed", self.store_path, file_name(chunk.id)), &error);
                 let poison = poisoned(&what.message);
@@ -396,6 +399,9 @@ impl Log {
             let error = Error::from_io(format_args!("store {}: cannot make {name}", self.store_path), e);
             Error { in_doubt: false, ..error }
         };
+        if planted(Bug::LeftoversRemovedEarly) {
+            self.remove_leftovers(state);
+        }
         state.next_chunk += 1; // also if this fails: a number is never used twice
         let file = self.dir.create(&name).map_err(|e| failed(&e))?;
         if let Err(error) = self.write_header(&*file, &header) {
@@ -411,13 +417,17 @@ impl Log {
         state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
         state.fresh_block = true;
         add(&counters.chunks_created, 1);
+        self.remove_leftovers(state);
+        Ok(())
+    }
+
+    fn remove_leftovers(&self, state: &mut LogState) {
         if !state.leftovers.is_empty() {
             for leftover in state.leftovers.drain(..) {
                 let _ = self.dir.remove(&leftover); // it is no part of the store: the next open would see that again
             }
             let _ = self.dir.sync();
         }
-        Ok(())
     }
 
     fn write_header(&self, file: &dyn File, header: &ChunkHeader) -> std::io::Result<()> {

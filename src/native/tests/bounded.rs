@@ -9,6 +9,7 @@ use super::sweep::{Counts, Sweep};
 use crate::base::random::Random;
 use crate::io::sim::{Faults, SimDisk, Survival};
 use crate::native::Options;
+use std::collections::VecDeque;
 
 #[derive(Clone, Copy, Debug)]
 enum Verb {
@@ -68,7 +69,8 @@ impl Program {
         }
         let mut steps = Steps { version: 1000 };
         let mut driver = Driver::open(&disk, options(), [0; KEYS]).unwrap();
-        for verb in [Verb::Batch, Verb::Rotate, Verb::Put, Verb::Delete, Verb::Rotate, Verb::Batch, Verb::Compact, Verb::Batch, Verb::Sync]
+        for verb in
+            [Verb::Batch, Verb::Rotate, Verb::Put, Verb::Delete, Verb::Rotate, Verb::Batch, Verb::Compact, Verb::Batch, Verb::Checkpoint]
         {
             steps.perform(&mut driver, verb);
         }
@@ -125,10 +127,7 @@ impl Steps {
                 driver.settle();
             }
             Verb::Rotate => driver.engine.log.end_chunk(),
-            Verb::Checkpoint => {
-                driver.close();
-                reopen(driver);
-            }
+            Verb::Checkpoint => driver.checkpoint(&mut Random::new(1), VecDeque::new()),
             Verb::Compact => driver.compact(100),
             Verb::Reopen => {
                 driver.engine.lock.lock().take(); // as if the process had gone
@@ -197,7 +196,7 @@ fn look(disk: &SimDisk, oracle: &Oracle, end: End, go_on: bool) {
     }
 }
 
-fn try_program(case: u64, counts: &mut Counts) {
+pub fn try_program(case: u64, counts: &mut Counts) {
     let program = Program::of(case);
     let (start, base) = program.start();
     let whole = start.twin();
@@ -227,9 +226,7 @@ fn try_program(case: u64, counts: &mut Counts) {
 
 #[test]
 fn every_short_program_survives_every_crash() {
-    SWEEP.run(|case, counts| {
-        try_program(case, counts);
-    });
+    SWEEP.run(try_program);
 }
 
 #[test]

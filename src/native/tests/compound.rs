@@ -12,6 +12,7 @@ use crate::base::error::Error;
 use crate::base::random::Random;
 use crate::io::sim::{Aftermath, Calls, Faults, SimDisk, Survival};
 use crate::native::Options;
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 const SWEEP: Sweep =
@@ -69,6 +70,7 @@ fn story(disk: &SimDisk, options: Options, state: State, depth: u32) -> Result<D
     driver.compact(100);
     let _ = driver.commit(false, &[(1, 0), (2, version + 1)]);
     driver.engine.log.end_chunk();
+    driver.checkpoint(&mut Random::new(1), VecDeque::new());
     let _ = driver.commit(true, &[(0, version + 2)]);
     driver.compact(100);
     driver.check_reads();

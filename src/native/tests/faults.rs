@@ -1,13 +1,14 @@
 //! Calls that fail, one story each: while opening, in a sync, on a full disk, in a read, on a disk that lies. The sweep
 //! over every call is in `calls.rs`.
 
-use super::driver::{Driver, open, read, state_of};
+use super::driver::{Driver, fetch_raw, open, read, state_of};
 use super::model::{End, KEYS, key_bytes, value_bytes};
 use super::workload::Workload;
 use crate::base::code::Code;
 use crate::base::error::Error;
 use crate::base::random::Random;
-use crate::engine::Engine;
+use crate::engine::record::HEADER_LEN;
+use crate::engine::{Engine, ReadOp};
 use crate::io::sim::{Calls, Faults, SimDisk, Survival};
 use crate::native::Options;
 
@@ -40,7 +41,7 @@ fn bytes_of(disk: &SimDisk) -> Vec<(String, Option<Vec<u8>>)> {
 }
 
 #[test]
-fn a_failure_while_opening_refuses_and_changes_nothing() {
+pub fn a_failure_while_opening_refuses_and_changes_nothing() {
     let mut refused = 0;
     for seed in 0..SEEDS {
         let workload = Workload::draw(seed).hostile();
@@ -87,7 +88,7 @@ fn codes(results: &[Result<u32, Error>]) -> Vec<Result<u32, Code>> {
 }
 
 #[test]
-fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
+pub fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
     for (kind, durable) in [(Calls::WRITE_DURABLE, true), (Calls::SYNC, true), (Calls::SYNC, false), (Calls::WRITE, false)] {
         let (disk, mut driver) = small_store();
         driver.commit(true, &[(0, 1)]).unwrap();
@@ -113,7 +114,7 @@ fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
 }
 
 #[test]
-fn writes_come_back_when_there_is_room() {
+pub fn writes_come_back_when_there_is_room() {
     for durable in [true, false] {
         let (disk, mut driver) = small_store();
         driver.commit(durable, &[(0, 1)]).unwrap();
@@ -133,7 +134,7 @@ fn writes_come_back_when_there_is_room() {
 }
 
 #[test]
-fn what_cannot_be_read_concerns_its_reader_only() {
+pub fn what_cannot_be_read_concerns_its_reader_only() {
     let (disk, mut driver) = small_store();
     driver.commit(true, &[(0, 1), (1, 1), (2, 1)]).unwrap();
     let chunk = "chunk-0000000000000001.kvb";
@@ -174,4 +175,36 @@ fn a_lying_disk_loses_and_never_invents() {
         }
     }
     assert!(refused > 0, "some of the lies are noticed");
+}
+
+/// Two keys under one hash cannot be told apart by the index: the record's own key decides.
+#[test]
+pub fn another_key_under_the_same_hash_is_not_given() {
+    let (_, mut driver) = small_store();
+    driver.commit(true, &[(0, 1)]).unwrap();
+    let keys = vec![key_bytes(1)];
+    let mut reads = [ReadOp { hash: driver.engine.hasher().hash(&key_bytes(0)), op: 0, ..ReadOp::default() }];
+    let pin = driver.engine.resolve(&mut reads);
+    assert_eq!(fetch_raw(&driver.engine, &pin, keys, &mut reads), [Ok(None)]);
+}
+
+/// An older record of the same key, good in itself, where the newer one was: a write that went astray.
+#[test]
+pub fn a_good_record_at_a_wrong_place_is_not_given() {
+    let (disk, mut driver) = small_store();
+    let versions: Vec<u32> = (1..).filter(|version| value_bytes(0, *version).len() == 40).take(2).collect();
+    for version in &versions {
+        driver.commit(true, &[(0, *version)]).unwrap();
+    }
+    let chunk = "chunk-0000000000000001.kvb";
+    let bytes = disk.read_raw(chunk).unwrap();
+    let places: Vec<usize> = versions
+        .iter()
+        .map(|version| {
+            let record = [&key_bytes(0)[..], &value_bytes(0, *version)].concat();
+            bytes.windows(record.len()).position(|bytes| bytes == record).unwrap() - HEADER_LEN
+        })
+        .collect();
+    assert!(disk.patch_raw(chunk, places[1] as u64, &bytes[places[0]..places[0] + HEADER_LEN + 1 + 40]));
+    assert_eq!(codes(&read(&driver.engine, &[0])), [Err(Code::CORRUPTED)]);
 }

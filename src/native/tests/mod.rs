@@ -3,6 +3,7 @@
 mod bounded;
 mod calls;
 mod checkpoint;
+mod compaction;
 mod compound;
 mod crash;
 mod damage;

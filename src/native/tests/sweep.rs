@@ -1,8 +1,8 @@
 //! How the large tests go through their cases: on all cores, a share in a plain `cargo test`, all of them on demand, and
 //! with one command that repeats the first case that fails.
 //!
-//! `KVBATCH_SIM_FULL=1` asks for everything, `KVBATCH_SIM_FIRST=n` moves the seeds on by `n`, `KVBATCH_SIM_SEED=n` picks one
-//! case alone, `KVBATCH_SIM_SEEDS=n` says how many there are. Every case follows from its number alone.
+//! `KVBATCH_SIM_FULL=1` asks for everything, `KVBATCH_SIM_ROUND=n` for the n-th such lot of seeds, `KVBATCH_SIM_SEED=n` picks
+//! one case alone, `KVBATCH_SIM_SEEDS=n` says how many there are. Every case follows from its number alone.
 
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -125,7 +125,7 @@ impl Sweep {
             Some(seed) => (1, seed),
             None => {
                 let count = number("KVBATCH_SIM_SEEDS").unwrap_or(self.cases[usize::from(full())]);
-                (count, number("KVBATCH_SIM_FIRST").unwrap_or(0))
+                (count, number("KVBATCH_SIM_ROUND").unwrap_or(0) * self.cases[1])
             }
         }
     }
