@@ -11,7 +11,7 @@ use super::frame::LogEnd;
 use super::index::Index;
 use super::inventory::{Found, chain_of, check_identities, missing, read_manifest, take_inventory};
 use super::log::LogStart;
-use super::manifest::{self, Manifest};
+use super::manifest;
 use super::replay::{Replay, expected};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
@@ -62,10 +62,18 @@ pub struct Store<'a> {
     pub chunks: &'a Chunks,
     /// The chunks that make up the store, oldest first.
     pub chain: &'a [Found],
-    /// The manifest in force.
-    pub manifest: Option<&'a Manifest>,
-    /// The checkpoint that proves most about the log.
-    pub witness: Option<&'a Checkpoint>,
+    /// The last chunk that the manifest speaks for.
+    covers: u64,
+    /// The file beside the chunks that proves most about the log.
+    pub witness: Option<Witness>,
+}
+
+/// A checkpoint or manifest: it is finished only when what it speaks of is on stable storage.
+pub struct Witness {
+    /// Its file name.
+    pub name: String,
+    /// Everything up to this sequence number was on stable storage.
+    pub last_seq: u64,
 }
 
 /// What reading gave.
@@ -124,8 +132,10 @@ fn look(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunks, tell
     let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path)?;
     let (known, foreign): (Vec<_>, Vec<_>) = known.into_iter().partition(|checkpoint| checkpoint.head.store == store);
     let covers = manifest.as_ref().map_or(0, |manifest| manifest.covers);
-    let witness = known.iter().max_by_key(|checkpoint| checkpoint.tail.end.last_seq);
-    let found = Store { path: store_path, chunks, chain: &chain, manifest: manifest.as_ref(), witness };
+    let by_checkpoint = known.iter().map(|checkpoint| Witness { name: checkpoint.name(), last_seq: checkpoint.tail.end.last_seq });
+    let by_manifest = manifest.iter().map(|manifest| Witness { name: manifest::file_name(manifest.number), last_seq: manifest.watermark });
+    let witness = by_checkpoint.chain(by_manifest).max_by_key(|witness| witness.last_seq);
+    let found = Store { path: store_path, chunks, chain: &chain, covers, witness };
     let (reading, used) = found.read_best(dir, &known, secret, tell)?;
     let Reading::Done { index, end, loaded_keys, replayed } = reading else { return Ok(None) };
     check_number(end.last_seq, || format!("record {}", end.last_seq), store_path)?;
@@ -133,7 +143,7 @@ fn look(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunks, tell
     leftovers.extend(chain[found.kept(&end)..].iter().map(|found| file_name(found.header.chunk)));
     // Also numbers of chunks that left no file are not used again: the manifest speaks for them.
     let next_chunk = next_chunk.max(covers.saturating_add(1));
-    let manifest = manifest.as_ref().map(|manifest| manifest.number);
+    let manifest = manifest.map(|manifest| manifest.number);
     leftovers.extend(manifests.into_iter().filter(|number| Some(*number) != manifest).map(manifest::file_name));
     files.good = used.map(|checkpoint| checkpoint.head.number);
     let is_foreign = |number: &u64| foreign.iter().any(|checkpoint| checkpoint.head.number == *number);
@@ -223,13 +233,6 @@ impl Store<'_> {
         }
     }
 
-    /// Files other than chunks that say what was on stable storage: up to which record. They are finished only then.
-    pub fn witnesses(&self) -> impl Iterator<Item = (String, u64)> {
-        let checkpoint = self.witness.map(|checkpoint| (checkpoint.name(), checkpoint.tail.end.last_seq));
-        let manifest = self.manifest.map(|manifest| (manifest::file_name(manifest.number), manifest.durable));
-        checkpoint.into_iter().chain(manifest)
-    }
-
     /// How many chunks of the chain hold what counts, if the log ends at `end`.
     pub fn kept(&self, end: &LogEnd) -> usize {
         self.chain.iter().take_while(|found| found.header.chunk <= end.chunk).count()
@@ -243,7 +246,7 @@ impl Store<'_> {
     /// Whether all chunks that a checkpoint builds upon are there, as far as their headers say, or were removed in order.
     fn explains(&self, checkpoint: &Checkpoint) -> bool {
         let (start, end) = (checkpoint.head.start, checkpoint.tail.end);
-        let there = |id| self.manifest.is_some_and(|manifest| id <= manifest.covers) || self.has(id);
+        let there = |id| id <= self.covers || self.has(id);
         let as_known = |(i, found): (usize, &Found)| {
             let Some(slot) = checkpoint.slot_of(found.header.chunk) else { return false };
             match expected(self.chain, i) {

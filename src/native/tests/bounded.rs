@@ -125,6 +125,8 @@ impl Steps {
             Verb::Sync => {
                 driver.stage_sync();
                 driver.settle();
+                driver.stage_beat(); // comes by itself when nothing else does
+                driver.settle();
             }
             Verb::Rotate => driver.engine.log.end_chunk(),
             Verb::Checkpoint => driver.checkpoint(&mut Random::new(1), VecDeque::new()),

@@ -133,7 +133,7 @@ impl Exploration<'_> {
         };
         disk.fail_no_more();
         self.counts.add("runs with a misfortune", 1);
-        self.counts.add(["first", "second", "third"][image.depth as usize - 1], 1);
+        self.counts.add(["at depth 1", "at depth 2", "at depth 3"][image.depth as usize - 1], 1);
         let depth = image.depth + 1;
         if self.rng.one_in(2) {
             let survival = Survival::draw(&mut self.rng);

@@ -138,7 +138,7 @@ impl Store {
 struct Manifest {
     covers: u64,
     newest: u64,
-    durable: u64,
+    watermark: u64,
     ends: Vec<[u64; 4]>,
 }
 
@@ -157,7 +157,7 @@ fn read_manifest(disk: &SimDisk) -> Option<Manifest> {
         })?;
         let end = |i: usize| std::array::from_fn(|field| u64_at(copy, 72 + 32 * i + 8 * field));
         let ends = (0..u32_at(copy, 12) as usize).map(end).collect();
-        Some(Manifest { covers: u64_at(copy, 40), newest: u64_at(copy, 48), durable: u64_at(copy, 56), ends })
+        Some(Manifest { covers: u64_at(copy, 40), newest: u64_at(copy, 48), watermark: u64_at(copy, 56), ends })
     })
 }
 
@@ -201,7 +201,7 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         chain.push((chunks.get(&end[0]).ok_or(Refused::Damaged)?, Some(*end)));
     }
     chain.reverse();
-    let mut store = Store { watermark: manifest.durable, ..Store::default() };
+    let mut store = Store { watermark: manifest.watermark, ..Store::default() };
     for (i, (chunk, named_end)) in chain.iter().enumerate() {
         store.watermark = store.watermark.max(chunk.watermark());
         let follows = if i == 0 { chunk.before() == 0 } else { chain[i - 1].0.number() == chunk.before() };
@@ -212,7 +212,8 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         let end_said = named_end.or(chain.get(i + 1).map(|(next, _)| std::array::from_fn(|field| u64_at(&next.bytes, 56 + 8 * field))));
         let limit = end_said.map_or(chunk.bytes.len(), |end| chunk.bytes.len().min(end[1] as usize));
         let mut at = 4096;
-        while let Some(end) = store.frame(chunk, at, limit).or_else(|| store.frame(chunk, at.next_multiple_of(4096), limit)) {
+        let places = |at: usize| [at, at.next_multiple_of(4096), at.next_multiple_of(4096) + 4096];
+        while let Some(end) = places(at).into_iter().find_map(|at| store.frame(chunk, at, limit)) {
             at = end;
         }
         store.watermark = store.watermark.max(named_end.map_or(0, |end| end[2]));
@@ -235,7 +236,7 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         }
         break;
     }
-    if manifest.durable > store.last_seq {
+    if manifest.watermark > store.last_seq {
         return Err(Refused::Damaged);
     }
     Ok(store.values)
