@@ -62,6 +62,8 @@ struct LogState {
     poison: Option<Error>,
     /// Files that are no part of the store any more; removed when the next chunk's header is durable.
     leftovers: Vec<String>,
+    /// Files that were given up; renamed at that time.
+    given_up: Vec<String>,
 }
 
 struct Active {
@@ -81,8 +83,12 @@ pub struct LogStart {
     pub next_chunk: u64,
     /// Where the log stands.
     pub end: LogEnd,
+    /// Highest sequence number that was ever given out, as far as it is known.
+    pub last_given: u64,
     /// Files to remove once the next chunk is begun.
     pub leftovers: Vec<String>,
+    /// Files to rename at that time.
+    pub given_up: Vec<String>,
     /// First manifest number that was never used.
     pub next_manifest: u64,
     /// The manifest that is in force, if there is one.
@@ -135,7 +141,7 @@ impl Place {
 impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
-        let LogStart { store, epoch, next_chunk, end, leftovers, .. } = start;
+        let LogStart { store, epoch, next_chunk, end, last_given, leftovers, given_up, .. } = start;
         let next_chunk = if planted(Bug::ReuseChunkNumber) { end.chunk + 1 } else { next_chunk };
         let state = LogState {
             store,
@@ -144,12 +150,13 @@ impl Log {
             active: None,
             newest: None,
             end,
-            last_given: end.last_seq,
+            last_given,
             unsynced: Vec::new(),
             generation: 0,
             fresh_block: true,
             poison: None,
             leftovers,
+            given_up,
         };
         let (published, durable) = (AtomicU64::new(end.last_seq), AtomicU64::new(end.last_seq));
         let (published_chunk, witnessed) = (AtomicU64::new(end.chunk), AtomicU64::new(end.last_seq));
@@ -359,6 +366,11 @@ impl Log {
         self.state.lock().store
     }
 
+    /// Where the log stands: behind the last group that was staged.
+    pub fn end(&self) -> LogEnd {
+        self.state.lock().end
+    }
+
     /// The last sequence number that is on stable storage.
     pub fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
@@ -413,7 +425,10 @@ impl Log {
     }
 
     fn remove_leftovers(&self, state: &mut LogState) {
-        if !state.leftovers.is_empty() {
+        if !state.leftovers.is_empty() || !state.given_up.is_empty() {
+            for file in state.given_up.drain(..) {
+                super::prefix::set_aside(&*self.dir, &file);
+            }
             for leftover in state.leftovers.drain(..) {
                 let _ = self.dir.remove(&leftover); // it is no part of the store: the next open would see that again
             }
