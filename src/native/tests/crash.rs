@@ -13,8 +13,8 @@ use crate::io::sim::{SimDisk, Survival};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Seeds that a plain `cargo test` tries, and those of a round of the soak.
-const SEEDS: u64 = 1000;
-const SEEDS_FULL: u64 = 7000;
+const SEEDS: u64 = 500;
+const SEEDS_FULL: u64 = 4000;
 
 /// Crashes in a row: of the workload, of the recovery from that, and so on.
 const DEPTH_MAX: u32 = 3;

@@ -34,17 +34,20 @@ fn rotten_stores() {
     some((0..256).step_by(37), rot::try_part);
 }
 
+/// A large test, and a part of it.
+type Part = (&'static str, fn());
+
 /// A bug, the test that is meant to catch it, and a part of that test that does.
 type Net = (Bug, &'static str, fn());
 
-const SIMULATOR: (&str, fn()) = ("crash::simulator", simulator);
-const CALLS: (&str, fn()) = ("calls::every_call_fails_in_every_way", failing_calls);
-const PROGRAMS: (&str, fn()) = ("bounded::every_short_program_survives_every_crash", every_program);
-const COMPOUND: (&str, fn()) = ("compound::one_misfortune_after_another", misfortunes);
-const ROT: (&str, fn()) = ("rot::every_damage_is_refused_or_harmless", rotten_stores);
+const SIMULATOR: Part = ("crash::simulator", simulator);
+const CALLS: Part = ("calls::every_call_fails_in_every_way", failing_calls);
+const PROGRAMS: Part = ("bounded::every_short_program_survives_every_crash", every_program);
+const COMPOUND: Part = ("compound::one_misfortune_after_another", misfortunes);
+const ROT: Part = ("rot::every_damage_is_refused_or_harmless", rotten_stores);
 
 /// Caught by the large tests: most of these by several of them.
-const BY_SWEEPS: [(Bug, (&str, fn())); 21] = [
+const BY_SWEEPS: [(Bug, Part); 21] = [
     (Bug::AckBeforeSync, PROGRAMS),
     (Bug::SkipDirectorySync, PROGRAMS),
     (Bug::AcceptZeroTail, ROT),
