@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 const SWEEP: Sweep = Sweep {
     test: "native::tests::calls::every_call_fails_in_every_way",
     title: "failing calls",
-    cases: [4, 16], // workloads
+    cases: [4, 20], // workloads
     stride: 1,
 };
 
