@@ -180,7 +180,7 @@ pub fn whoever_waits_is_woken() {
             context.submit(CompleteHook::default()).expect("submitted");
             // Sometimes the worker is first, sometimes this thread, and sometimes they meet.
             (0..round % 10).for_each(|_| std::thread::yield_now());
-            assert_eq!(context.wait(10_000), Ok(()), "round {round}");
+            assert_eq!(context.wait(30_000), Ok(()), "round {round}");
             context.destroy();
         }
         NOTES.ops.lock().retain(|op| op.4 != 7);
