@@ -16,6 +16,7 @@ use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::limits::BATCH_OPS_MAX;
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
@@ -236,7 +237,9 @@ impl Context {
             self.set_status(&mut state, end);
             self.conclude(state);
         } else if state.waiters > 0 {
-            self.changed.notify_all(); // one of them delivers
+            if !planted(Bug::LostWakeup) {
+                self.changed.notify_all(); // one of them delivers
+            }
         } else {
             let lane = state.lane.clone();
             drop(state);

@@ -11,6 +11,7 @@ use super::work::Work;
 use crate::base::code::Code;
 use crate::base::crc::{LANES, crc32c_lanes};
 use crate::base::hash::KeyHasher;
+use crate::base::planted::{Bug, planted};
 use crate::engine::record::{self, Kind};
 use crate::engine::{ReadOp, WriteOp};
 
@@ -96,7 +97,7 @@ impl Work {
                     if let Some(write) = earlier.filter(|_| deduplicate)
                         && !self.ops[write].has(READ_BACK)
                     {
-                        self.ops[write].flags |= DROPPED;
+                        self.ops[if planted(Bug::DedupKeepsOldest) { i } else { write }].flags |= DROPPED;
                         self.deduplicated += 1;
                     }
                     self.table[slot] = i as u32 + 1;

@@ -147,10 +147,16 @@ impl NativeEngine {
             self.look_ahead(hot, place.offset + head.len() as u64);
         }
         let settled = self.log.settle(&self.chunks, place, written, &self.counters);
+        let fails = planted(Bug::ApplyFailsAfterWrite) && place.last_seq > place.first_seq + 1;
+        let settled = if fails { Err(Error::no_memory("no memory")) } else { settled };
         let (first_record, slot, end) = (place.offset + head.len() as u64, place.chunk.slot, *end);
         staged.settled = true;
         if let Err(error) = settled {
-            self.index.write().unreserve(&mut puts(group));
+            if planted(Bug::FailedGroupVisible) {
+                self.apply(group, slot, first_record, end);
+            } else {
+                self.index.write().unreserve(&mut puts(group));
+            }
             return Err(error);
         }
         let frame_len = head.len() as u64 + self.apply(group, slot, first_record, end);
