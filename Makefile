@@ -46,6 +46,10 @@ $(TARGET_DIR)/bench/bench: benches/bench.c benches/support.h $(wildcard include/
 	@mkdir -p $(TARGET_DIR)/bench
 	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Wpedantic $(CFLAGS) -Iinclude $< -L$(LIB_DIR) -lkvbatch -Wl,-rpath,$(abspath $(LIB_DIR)) -o $@
 
+##  make soak       the large tests in full, with new seeds each round, for HOURS=1 hours or until the first violation
+soak:
+	@.ci/soak
+
 ##  make cli        the program kvbatch, target/release/kvbatch: looks after stores (docs/man/kvbatch.1)
 cli:
 	$(CARGO) build --release --features cli --bin kvbatch
@@ -68,4 +72,4 @@ lint:
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind bench cli coverage headers lint clean
+.PHONY: all help lib demo test examples valgrind bench soak cli coverage headers lint clean

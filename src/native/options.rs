@@ -69,9 +69,9 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Disk space that a store of some size keeps for the day when the disk is full, in bytes.
+    /// Disk space that a store of some size keeps for the day when the disk is full, in bytes. None if nothing is compacted.
     pub fn reserve_bytes(&self) -> u64 {
-        self.chunk_bytes / 100 * self.reserve_percent
+        if self.min_fill_percent == 0 { 0 } else { self.chunk_bytes / 100 * self.reserve_percent }
     }
 }
 

@@ -43,6 +43,9 @@ impl Log {
             let error = Error::from_io(format_args!("store {}: cannot make {name}", self.store_path), e);
             Error { in_doubt: false, ..error }
         };
+        if planted(Bug::LeftoversRemovedEarly) {
+            self.remove_leftovers(state);
+        }
         state.next_chunk += 1; // also if this fails: a number is never used twice
         let file = self.dir.create(&name).map_err(|e| failed(&e))?;
         if let Err(error) = self.write_header(&*file, &header) {
@@ -60,6 +63,11 @@ impl Log {
         state.fresh_block = true;
         state.recorded = state.generation;
         add(&counters.chunks_created, 1);
+        self.remove_leftovers(state);
+        Ok(())
+    }
+
+    fn remove_leftovers(&self, state: &mut LogState) {
         if !state.leftovers.is_empty() || !state.given_up.is_empty() {
             for file in state.given_up.drain(..) {
                 crate::native::prefix::set_aside(&*self.dir, &file);
@@ -69,7 +77,6 @@ impl Log {
             }
             let _ = self.dir.sync();
         }
-        Ok(())
     }
 
     fn write_header(&self, file: &dyn File, header: &ChunkHeader) -> std::io::Result<()> {

@@ -1,8 +1,9 @@
 //! A full disk: the reserve gives deletes and compaction the room to make more, and writes come back by themselves.
 
-use super::crash::{say, try_workload};
+use super::crash::try_workload;
 use super::driver::{Driver, open, state_of};
 use super::model::{Effect, KEYS};
+use super::sweep::say;
 use super::workload::Workload;
 use crate::base::code::Code;
 use crate::engine::Engine;
