@@ -171,6 +171,10 @@ impl NativeEngine {
             return Err(error);
         }
         let frame_len = head.len() as u64 + self.apply(group, slot, first_record, end);
+        let prepares = self.options.prepare_chunks && self.options.background && place.sync == SyncWay::ByWrite;
+        if prepares && self.log.note_durable(place.offset + frame_len, frame_len) {
+            self.prepare_beside();
+        }
         self.counters.keys.store(self.index.read().len() as u64, Ordering::Relaxed);
         add(&self.counters.groups, 1);
         add(&self.counters.batches, group.len() as u64);

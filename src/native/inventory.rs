@@ -6,7 +6,7 @@
 use super::checkpoint;
 use super::chunks::{file_name, id_of};
 use super::frame::{BadHeader, CHUNK_HEADER_LEN, ChunkHeader, LogEnd};
-use super::log::RESERVE_NAME;
+use super::log::{PREPARED_NAME, RESERVE_NAME};
 use super::manifest::{self, Manifest};
 use super::prefix::Prefix;
 use crate::base::code::Code;
@@ -36,6 +36,8 @@ pub(super) struct Inventory {
     pub checkpoints: Vec<u64>,
     /// Whether there is a reserve.
     pub reserve: bool,
+    /// There is a file of the name that prepared ones have: nobody needs it any more.
+    pub prepared: bool,
 }
 
 pub(super) fn missing(store_path: &str, what: &str) -> Error {
@@ -85,6 +87,7 @@ pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str, prefix: &mut Prefi
         manifests,
         checkpoints,
         reserve: names.iter().any(|name| name == RESERVE_NAME),
+        prepared: names.iter().any(|name| name == PREPARED_NAME),
     };
     for (id, name) in names.iter().filter_map(|name| id_of(name).map(|id| (id, name))) {
         let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);

@@ -7,9 +7,11 @@
 //! where the old one was cut, so that what lies behind the cut can never come back.
 
 mod begin;
+mod prepared;
 mod remark;
 mod reserve;
 
+pub use prepared::PREPARED_NAME;
 pub use reserve::{Purpose, RESERVE_NAME};
 
 use super::chunks::{Chunk, Chunks, file_name};
@@ -25,6 +27,7 @@ use crate::base::sync::{Arc, Mutex};
 use crate::engine::counters::{AtomicCounters, add};
 use crate::engine::record::ALIGN;
 use crate::io::Dir;
+use prepared::Prepared;
 use reserve::{Reserve, is_full_disk};
 
 /// See the top of this file.
@@ -48,6 +51,8 @@ pub struct Log {
     has_become_full: AtomicBool,
     /// Bytes that the reserve holds.
     reserved: AtomicU64,
+    /// A file for the next chunk.
+    prepared: Prepared,
 }
 
 struct LogState {
@@ -208,6 +213,7 @@ impl Log {
             full: AtomicBool::new(false),
             has_become_full: AtomicBool::new(false),
             reserved: AtomicU64::new(0),
+            prepared: Prepared::default(),
         }
     }
 
@@ -225,7 +231,7 @@ impl Log {
         };
         let fits = state.active.as_ref().is_some_and(|active| {
             let start = start_of(active, state.fresh_block);
-            start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
+            start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes && !(durable && self.has_better())
         });
         if !fits && let Err(error) = self.begin_chunk_for(purpose, &mut state, chunks, counters) {
             // The file may be there all the same, and its header says that the old chunk ends where it ends now.

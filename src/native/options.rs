@@ -25,6 +25,8 @@ pub struct Options {
     pub recovery: Recovery,
     /// Nothing is written, and the lock is shared with others who only read.
     pub read_only: bool,
+    /// The next chunk's file is written full of zeros ahead of its use, where durable commits profit from that.
+    pub prepare_chunks: bool,
 }
 
 /// What opening a store does about damage of what had been confirmed.
@@ -64,6 +66,7 @@ impl Default for Options {
             beat_idle_ms: BEAT_IDLE_MS,
             recovery: Recovery::Strict,
             read_only: false,
+            prepare_chunks: true,
         }
     }
 }

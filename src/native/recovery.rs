@@ -10,7 +10,7 @@ use super::chunks::{Chunks, file_name};
 use super::frame::LogEnd;
 use super::index::Index;
 use super::inventory::{Found, chain_of, check_identities, missing, read_manifest, take_inventory};
-use super::log::LogStart;
+use super::log::{LogStart, PREPARED_NAME};
 use super::manifest;
 use super::options::Options;
 use super::prefix::Prefix;
@@ -148,7 +148,8 @@ fn look(
         let mut store = [0; 16];
         store[..8].copy_from_slice(&random::secret_u64().to_le_bytes());
         store[8..].copy_from_slice(&random::secret_u64().to_le_bytes());
-        let leftovers = inventory.unfinished.into_iter().map(file_name).collect();
+        let mut leftovers: Vec<_> = inventory.unfinished.into_iter().map(file_name).collect();
+        leftovers.extend(inventory.prepared.then(|| PREPARED_NAME.to_owned()));
         let start = LogStart {
             store,
             epoch,
@@ -175,8 +176,9 @@ fn look(
     };
     check_identities(&inventory, &store, store_path)?;
     let manifest = read_manifest(dir, &inventory, &store, store_path)?;
-    let (manifests, reserve) = (inventory.manifests.clone(), inventory.reserve);
+    let (manifests, reserve, prepared) = (inventory.manifests.clone(), inventory.reserve, inventory.prepared);
     let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path, &mut prefix)?;
+    leftovers.extend(prepared.then(|| PREPARED_NAME.to_owned()));
     let (known, foreign): (Vec<_>, Vec<_>) = known.into_iter().partition(|checkpoint| checkpoint.head.store == store);
     let covers = manifest.as_ref().map_or(0, |manifest| manifest.covers);
     let by_checkpoint = known.iter().map(|checkpoint| Witness { name: checkpoint.name(), last_seq: checkpoint.tail.end.last_seq });

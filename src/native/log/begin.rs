@@ -47,12 +47,11 @@ impl Log {
             self.remove_leftovers(state);
         }
         state.next_chunk += 1; // also if this fails: a number is never used twice
-        let file = self.dir.create(&name).map_err(|e| failed(&e))?;
-        if let Err(error) = self.write_header(&*file, &header) {
+        let file = self.make_file(&header, &name).map_err(|error| {
             // It holds nothing yet. Should it stay, recovery knows it for a chunk that was never begun.
             let _ = self.dir.remove(&name);
-            return Err(failed(&error));
-        }
+            failed(&error)
+        })?;
         let hot = chunks.hot_for(self.options.chunk_bytes);
         let chunk = chunks.add(&header, file, hot.clone(), 0)?;
         if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
@@ -63,6 +62,7 @@ impl Log {
         state.fresh_block = true;
         state.recorded = state.generation;
         add(&counters.chunks_created, 1);
+        self.trim(chunks, header.before.chunk);
         self.remove_leftovers(state);
         Ok(())
     }
@@ -79,12 +79,20 @@ impl Log {
         }
     }
 
-    fn write_header(&self, file: &dyn File, header: &ChunkHeader) -> std::io::Result<()> {
-        write_all_at(file, &mut [IoSlice::new(&header.encode())], 0, false)?;
-        file.sync()?;
-        if planted(Bug::SkipDirectorySync) {
-            return Ok(());
+    /// The file with its header, on stable storage: the one that was prepared, else a new one.
+    fn make_file(&self, header: &ChunkHeader, name: &str) -> std::io::Result<Arc<dyn File>> {
+        let file = match self.use_prepared(header, name) {
+            Some(prepared) => prepared,
+            None => {
+                let file = self.dir.create(name)?;
+                write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0, false)?;
+                file.sync()?;
+                file
+            }
+        };
+        if !planted(Bug::SkipDirectorySync) {
+            self.dir.sync()?;
         }
-        self.dir.sync()
+        Ok(file)
     }
 }

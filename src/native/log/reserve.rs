@@ -109,6 +109,7 @@ impl Log {
 
     /// The disk is full: gives back what was kept. Whether there was anything.
     pub(super) fn release_reserve(&self, state: &mut LogState, chunks: &Chunks) -> bool {
+        self.drop_prepared();
         let kept = state.reserve.there;
         if kept {
             let _ = self.dir.remove(RESERVE_NAME);

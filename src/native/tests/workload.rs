@@ -140,7 +140,7 @@ impl Run<'_> {
             driver.disk.set_space(self.full.then_some(left));
             return Ok(());
         }
-        match self.rng.below(39) {
+        match self.rng.below(40) {
             0..12 if driver.in_flight() < IN_FLIGHT_MAX => {
                 let group = self.group(driver);
                 driver.stage(group);
@@ -158,6 +158,7 @@ impl Run<'_> {
                 let more = (0..self.rng.below(8)).map(|_| self.group(driver)).collect();
                 driver.checkpoint(&mut self.rng, more);
             }
+            38 => driver.prepare(),
             _ => return self.reopen(driver),
         }
         Ok(())
