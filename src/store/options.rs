@@ -101,6 +101,15 @@ pub static TABLE: &[Spec] = &[
         set: |options, value| options.read_only = value != 0,
     },
     Spec {
+        name: "reserve_percent",
+        kind: Kind::Percent { max: 200 },
+        automatic: None,
+        meaning: "Disk space that a store of more than a chunk or two keeps for the day when the disk is full, as a share of \
+                  chunk_bytes: deletes and compaction make room with it. 0: none.",
+        get: |options| options.reserve_percent,
+        set: |options, value| options.reserve_percent = value,
+    },
+    Spec {
         name: "prepare_chunks",
         kind: Kind::Bool,
         automatic: None,
@@ -176,7 +185,15 @@ impl OptionSet {
                 "the hot log holds whole chunks: make it larger, or chunk_bytes smaller, or set it to 0",
             );
         }
-        let for_writers = ["min_fill_rate", "compaction_rate_limit", "chunk_bytes", "checkpoint_log_bytes", "beat_idle_ms"];
+        let for_writers = [
+            "min_fill_rate",
+            "compaction_rate_limit",
+            "chunk_bytes",
+            "checkpoint_log_bytes",
+            "beat_idle_ms",
+            "reserve_percent",
+            "prepare_chunks",
+        ];
         match for_writers.iter().find(|name| options.read_only && self.is_set(name)) {
             Some(name) => contradict("read_only", name, "whoever only reads writes no chunks: leave one of them out"),
             None => Ok(()),
