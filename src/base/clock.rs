@@ -25,6 +25,11 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
+/// Milliseconds since 1970 that never go back within the process: what has expired stays expired.
+pub fn unix_ms_rising() -> u64 {
+    unix_us_rising() / 1000
+}
+
 /// Microseconds since 1970 that never go back within the process, whatever the system's clock does.
 pub fn unix_us_rising() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);

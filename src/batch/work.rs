@@ -452,8 +452,9 @@ pub(super) struct WorkReader<'a> {
 
 impl WorkReader<'_> {
     fn take_value(&mut self, op: u32, value: StoredValue<'_>) -> Result<()> {
+        value.check()?;
         let (span, bytes) = self.values.take(value.raw_len)?;
-        if let Err(error) = codec::unpack(value.codec, value.bytes, bytes) {
+        if let Err(error) = value.unpack(bytes) {
             self.values.give_back(span);
             return Err(error);
         }
@@ -472,7 +473,7 @@ impl WorkReader<'_> {
         let records = self.records;
         match Record::parse(records.bytes(source.place, source.record_len as usize)) {
             Ok((record, _)) => {
-                let value = StoredValue { codec: record.codec, bytes: record.value, raw_len: record.raw_len as usize };
+                let value = StoredValue { codec: record.codec, dictionary: None, bytes: record.value, raw_len: record.raw_len as usize };
                 self.found(op, value);
             }
             Err(_) => {

@@ -5,13 +5,19 @@
 //! starts and used up exactly once, by type.
 
 pub mod codec;
+mod codes;
 pub mod counters;
+pub mod dense;
 pub mod record;
 pub mod request;
+pub mod train;
 pub mod turn;
+#[cfg(feature = "zstd")]
+pub mod zstd;
 
+pub use codec::{Codec, StoredValue};
 pub use counters::{Counters, IoReport};
-pub use request::{Commit, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, WriteOp, Writes};
+pub use request::{Commit, Pin, ReadHints, ReadOp, ReadState, Reader, WriteOp, Writes};
 pub use turn::{Turn, Turnstile};
 
 use crate::base::{

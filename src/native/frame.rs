@@ -55,6 +55,8 @@ pub struct ChunkHeader {
     pub watermark: u64,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: u64,
+    /// The dictionaries that its records may need, by number: all of them are on stable storage.
+    pub dictionaries: [u8; 32],
 }
 
 /// Why a chunk header is not accepted.
@@ -88,6 +90,7 @@ impl ChunkHeader {
         ] {
             put.u64(field);
         }
+        put.bytes(&self.dictionaries);
         let sum = crc::crc32c(&block[..CHUNK_HEADER_LEN - 4]);
         block[CHUNK_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
         block
@@ -105,6 +108,8 @@ impl ChunkHeader {
         }
         let mut store = [0; 16];
         store.copy_from_slice(&block[24..40]);
+        let mut dictionaries = [0; 32];
+        dictionaries.copy_from_slice(&block[104..136]);
         Ok(ChunkHeader {
             store,
             chunk: u64_at(block, 40),
@@ -117,6 +122,7 @@ impl ChunkHeader {
             },
             watermark: u64_at(block, 88),
             created_ms: u64_at(block, 96),
+            dictionaries,
         })
     }
 
@@ -351,7 +357,7 @@ mod tests {
 
     fn header() -> ChunkHeader {
         let before = LogEnd { chunk: 6, valid_bytes: 4711, last_seq: 99, digest: 0xfeed };
-        ChunkHeader { store: [7; 16], chunk: 7, epoch: 3, before, watermark: 90, created_ms: 5 }
+        ChunkHeader { store: [7; 16], chunk: 7, epoch: 3, before, watermark: 90, created_ms: 5, dictionaries: [9; 32] }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! where the old one was cut, so that what lies behind the cut can never come back.
 
 use super::chunks::{Chunk, Chunks, file_name};
+use super::dictionary::Names;
 use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd};
 use super::hot::HotChunk;
 use super::options::Options;
@@ -55,6 +56,9 @@ struct LogState {
     generation: u64,
     /// A sync has its place behind the last frame, and will cover the block that it ends in.
     fresh_block: bool,
+    /// The dictionaries that the next chunk names, and whether the present one lacks some of them.
+    dictionaries: Names,
+    fresh_chunk: bool,
     poison: Option<Error>,
     /// Files that are no part of the store any more; removed when the next chunk's header is durable.
     leftovers: Vec<String>,
@@ -136,6 +140,8 @@ impl Log {
             unsynced: Vec::new(),
             generation: 0,
             fresh_block: true,
+            dictionaries: Names::default(),
+            fresh_chunk: false,
             poison: None,
             leftovers,
         };
@@ -161,7 +167,8 @@ impl Log {
         let frame_len = (FRAME_HEADER_LEN + batches * BATCH_ENTRY_LEN) as u64 + payload_len;
         let start_of =
             |active: &Active, fresh: bool| active.next.next_multiple_of(if durable || fresh { BLOCK_BYTES as u64 } else { ALIGN as u64 });
-        let fits = state.active.as_ref().is_some_and(|active| {
+        let fits = !state.fresh_chunk
+            && state.active.as_ref().is_some_and(|active| {
             let start = start_of(active, state.fresh_block);
             start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
         });
@@ -328,6 +335,14 @@ impl Log {
         Ok(())
     }
 
+    /// From now on records may need these dictionaries, which are on stable storage: what is staged next goes into a chunk
+    /// that names them.
+    pub fn name_dictionaries(&self, names: Names) {
+        let mut state = self.state.lock();
+        state.fresh_chunk |= state.dictionaries != names;
+        state.dictionaries = names;
+    }
+
     /// The directory, for those who keep other files there.
     pub fn dir(&self) -> &Arc<dyn Dir> {
         &self.dir
@@ -383,6 +398,7 @@ impl Log {
             before: state.end,
             watermark: self.durable.load(Ordering::Acquire),
             created_ms: clock::unix_ms(),
+            dictionaries: state.dictionaries,
         };
         let name = file_name(header.chunk);
         let failed = |e: &std::io::Error| {
@@ -403,6 +419,7 @@ impl Log {
         }
         state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
         state.fresh_block = true;
+        state.fresh_chunk = false;
         add(&counters.chunks_created, 1);
         if !state.leftovers.is_empty() {
             for leftover in state.leftovers.drain(..) {

@@ -9,6 +9,7 @@ mod chunks;
 mod commit;
 mod compaction;
 mod compactor;
+mod dictionary;
 mod frame;
 mod hot;
 mod index;
@@ -16,6 +17,7 @@ mod inventory;
 mod log;
 mod manifest;
 mod options;
+mod pack;
 mod read;
 mod recovery;
 mod scan;
@@ -25,6 +27,7 @@ mod window;
 
 pub use options::Options;
 
+use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHasher;
@@ -59,6 +62,8 @@ pub struct NativeEngine {
     compacting: Mutex<()>,
     compactor: Arc<compactor::Compactor>,
     manifests: Mutex<Manifests>,
+    dictionaries: dictionary::Dictionaries,
+    experience: Mutex<pack::Experience>,
     lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
@@ -73,6 +78,7 @@ struct Manifests {
 impl NativeEngine {
     /// Opens the store in directory `path` of `disk`, made if missing. A refused store is left as it was.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Arc<NativeEngine>> {
+        options.compacted_codec.check_built()?;
         let name = path.display().to_string();
         let dir = disk.open_dir(path).map_err(|e| Error::from_io(format_args!("store {name}: cannot open the directory"), &e))?;
         let lock = dir.lock(LOCK_NAME).map_err(|e| match e.kind() {
@@ -87,7 +93,9 @@ impl NativeEngine {
         let mut index = index::Index::new()?;
         let start = recovery::recover(&*dir, &name, &hasher, &mut index, &chunks)?;
         let manifests = Mutex::new(Manifests { next: start.next_manifest, in_force: start.manifest, before: None });
+        let dictionaries = dictionary::Dictionaries::open(&*dir, &start.store, &name, &chunks)?;
         let log = Arc::new(log::Log::new(dir, name.clone(), options, start));
+        log.name_dictionaries(dictionaries.names());
         let counters = AtomicCounters::default();
         counters.keys.store(index.len() as u64, Ordering::Relaxed);
         let engine = Arc::new(NativeEngine {
@@ -105,6 +113,8 @@ impl NativeEngine {
             compacting: Mutex::new(()),
             compactor: Arc::default(),
             manifests,
+            dictionaries,
+            experience: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         });
         engine.start_compactor()?;
@@ -118,6 +128,11 @@ impl NativeEngine {
         turn.stage(|| self.log.stage_sync());
         let published = turn.publish(|| self.log.published());
         self.log.sync_files(published, &self.counters)
+    }
+
+    /// Milliseconds since 1970, by which records expire; never goes back, so that none comes back.
+    fn now_ms(&self) -> u64 {
+        clock::unix_ms_rising()
     }
 
     fn check_open(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Settings of the embedded engine that no batch sees.
 
 use crate::base::limits::CHUNK_BYTES;
+use crate::engine::Codec;
 
 /// How a store is run. Nothing here is on disk: a store opens with any of them.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,8 @@ pub struct Options {
     pub min_fill_percent: u64,
     /// Bytes per second that compaction may move; 0: as many as commits leave room for.
     pub compaction_bytes_per_second: u64,
+    /// How compaction packs what it moves.
+    pub compacted_codec: Codec,
     /// Compact in a thread of its own. Off: only when asked.
     pub background: bool,
 }
@@ -24,7 +27,14 @@ const HOT_LOG_SHARE: u64 = 16;
 impl Default for Options {
     fn default() -> Self {
         let hot_log_bytes = memory_bytes().map_or(CHUNK_BYTES, |memory| (memory / HOT_LOG_SHARE).min(HOT_LOG_BYTES_MAX));
-        Options { chunk_bytes: CHUNK_BYTES, hot_log_bytes, min_fill_percent: 50, compaction_bytes_per_second: 0, background: true }
+        Options {
+            chunk_bytes: CHUNK_BYTES,
+            hot_log_bytes,
+            min_fill_percent: 50,
+            compaction_bytes_per_second: 0,
+            compacted_codec: Codec::Dense,
+            background: true,
+        }
     }
 }
 
