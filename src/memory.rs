@@ -121,7 +121,8 @@ impl Engine for MemoryEngine {
             };
             match Record::parse_checked(&pin, 0) {
                 Ok((record, _)) if record.key == reader.key(read.op) => {
-                    let value = StoredValue { codec: record.codec, dictionary: None, bytes: record.value, raw_len: record.raw_len as usize };
+                    let value =
+                        StoredValue { codec: record.codec, dictionary: None, bytes: record.value, raw_len: record.raw_len as usize };
                     reader.found(read.op, value);
                     add(&self.counters.hot_reads, 1);
                 }

@@ -145,7 +145,7 @@ impl StoredValue<'_> {
         self.check()?;
         let good = match (self.codec, self.dictionary.map(|dictionary| &dictionary.ready)) {
             _ if out.len() != self.raw_len => false,
-            (Codec::None, _) => {
+            (Codec::None, _) if self.bytes.len() == out.len() => {
                 out.copy_from_slice(self.bytes);
                 true
             }

@@ -71,7 +71,16 @@ pub struct Malformed;
 impl<'a> Record<'a> {
     /// A put of a value that is not packed.
     pub fn put(key: &'a [u8], value: &'a [u8]) -> Self {
-        Record { kind: Kind::Put, codec: Codec::None, expiry_ms: None, version: None, dictionary: 0, raw_len: value.len() as u32, key, value }
+        Record {
+            kind: Kind::Put,
+            codec: Codec::None,
+            expiry_ms: None,
+            version: None,
+            dictionary: 0,
+            raw_len: value.len() as u32,
+            key,
+            value,
+        }
     }
 
     /// A put of a packed value.
@@ -307,7 +316,9 @@ mod tests {
 
     #[test]
     fn a_number_is_written_in_one_way_only() {
-        for (bytes, number) in [(&[0u8][..], Some(0)), (&[0x7f], Some(127)), (&[0x80, 1], Some(128)), (&[0xff, 0xff, 0xff, 0xff, 15], Some(u32::MAX))] {
+        for (bytes, number) in
+            [(&[0u8][..], Some(0)), (&[0x7f], Some(127)), (&[0x80, 1], Some(128)), (&[0xff, 0xff, 0xff, 0xff, 15], Some(u32::MAX))]
+        {
             assert_eq!(take_varint(bytes).map(|(number, _)| number), number);
         }
         for bad in [&[][..], &[0x80], &[0x80, 0], &[0xff, 0xff, 0xff, 0xff, 16], &[0xff, 0xff, 0xff, 0xff, 0xff, 1]] {

@@ -32,6 +32,9 @@ use std::io::IoSlice;
 /// Bytes of records that are moved in one group.
 const GROUP_BYTES: usize = 1 << 20;
 
+/// No chunk is fuller than this, in percent.
+const FULL_PERCENT: u64 = 100;
+
 /// Records on their way to the end of the log.
 #[derive(Default)]
 struct Moving {
@@ -44,11 +47,22 @@ struct Moving {
 impl NativeEngine {
     /// Rewrites the sealed chunk that pays most, if one is filled to `min_fill_percent` or less; whether there was one.
     pub fn compact_once(&self, min_fill_percent: u64) -> Result<bool> {
+        self.compact_before(u64::MAX, min_fill_percent)
+    }
+
+    /// Rewrites every chunk that is sealed by now, however full: all that is in them is packed as the options say.
+    pub fn compact_all(&self) -> Result<()> {
+        let sealed_before = self.log.published_chunk();
+        while self.compact_before(sealed_before, FULL_PERCENT)? {}
+        Ok(())
+    }
+
+    fn compact_before(&self, chunk: u64, min_fill_percent: u64) -> Result<bool> {
         let _one_at_a_time = self.compacting.lock();
         self.check_open()?;
         let chunks = self.chunks.by_age();
         let oldest = chunks.first().map_or(0, |chunk| chunk.id);
-        let Some(victim) = pick(&chunks, self.log.published_chunk(), min_fill_percent) else { return Ok(false) };
+        let Some(victim) = pick(&chunks, self.log.published_chunk().min(chunk), min_fill_percent) else { return Ok(false) };
         let is_oldest = victim.id == oldest;
         let nothing_to_keep = victim.live_bytes() == 0 && (is_oldest || victim.tombstones.load(Ordering::Relaxed) == 0);
         if !nothing_to_keep && !self.move_records(&victim, is_oldest)? {
@@ -210,13 +224,13 @@ impl NativeEngine {
     }
 }
 
-/// The chunk with the least in it, among those before the one where the log stands that are not fuller than allowed.
-fn pick(chunks: &[Arc<Chunk>], published_chunk: u64, min_fill_percent: u64) -> Option<Arc<Chunk>> {
+/// The chunk with the least in it, among those before a given one (at most the one where the log stands) that are not fuller than allowed.
+fn pick(chunks: &[Arc<Chunk>], before: u64, min_fill_percent: u64) -> Option<Arc<Chunk>> {
     let fill = |chunk: &Chunk| {
         let bytes = chunk.end().map_or(0, |end| end.valid_bytes).max(1);
         chunk.live_bytes() * 100 / bytes
     };
-    let older = chunks.iter().take_while(|chunk| chunk.id < published_chunk);
+    let older = chunks.iter().take_while(|chunk| chunk.id < before);
     let candidates = older.filter(|chunk| !chunk.damaged.load(Ordering::Relaxed) && fill(chunk) <= min_fill_percent);
     candidates.min_by_key(|chunk| (fill(chunk), chunk.live_bytes())).cloned()
 }

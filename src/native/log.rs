@@ -169,9 +169,9 @@ impl Log {
             |active: &Active, fresh: bool| active.next.next_multiple_of(if durable || fresh { BLOCK_BYTES as u64 } else { ALIGN as u64 });
         let fits = !state.fresh_chunk
             && state.active.as_ref().is_some_and(|active| {
-            let start = start_of(active, state.fresh_block);
-            start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
-        });
+                let start = start_of(active, state.fresh_block);
+                start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
+            });
         if !fits && let Err(error) = self.begin_chunk(&mut state, chunks, counters) {
             // The file may be there all the same, and its header says that the old chunk ends where it ends now.
             state.active = None;
@@ -221,8 +221,11 @@ impl Log {
 
     /// Before a group is published: is its frame good, and is it as durable as it has to be? In the order of turns.
     pub fn settle(&self, chunks: &Chunks, place: &Place, written: std::io::Result<u64>, counters: &AtomicCounters) -> Result<()> {
+        let is_given_up = self.state.lock().generation != place.generation;
         match written {
             Ok(calls) => add(&counters.log_writes, calls),
+            // Where it was to go counts for nothing any more, and the file may be gone: the failure says nothing new.
+            Err(_) if is_given_up => {}
             Err(error) => return Err(self.write_failed(chunks, place, &error)),
         }
         {

@@ -7,7 +7,7 @@
 
 use super::NativeEngine;
 use super::chunks::Chunk;
-use super::dictionary::stored_value;
+use super::dictionary::{Table, stored_value};
 use super::index::Place;
 use super::scan::{Frames, Step};
 use super::window::Window;
@@ -48,6 +48,8 @@ pub(super) struct Experience {
 pub(super) struct Packer {
     codec: Codec,
     dictionary: Option<Arc<Dictionary>>,
+    /// What records were packed with before.
+    table: Table,
     scratch: dense::Scratch,
     #[cfg(feature = "zstd")]
     zstd: Option<crate::engine::zstd::Packer>,
@@ -65,7 +67,7 @@ impl NativeEngine {
         if codec.names_dictionary() && self.is_time_to_learn(victim, dictionary.is_some()) {
             dictionary = self.learn(victim, dictionary)?;
         }
-        Packer::new(codec, dictionary)
+        Packer::new(codec, dictionary, self.dictionaries.table())
     }
 
     fn is_time_to_learn(&self, victim: &Chunk, has_dictionary: bool) -> bool {
@@ -86,7 +88,7 @@ impl NativeEngine {
         let of_parity = |odd| samples.iter().enumerate().filter(move |(i, _)| (i % 2 == 1) == odd).map(|(_, sample)| &sample[..]);
         let (to_learn, to_judge): (Vec<_>, Vec<_>) = (of_parity(false).collect(), of_parity(true).collect());
         let raw: usize = to_judge.iter().map(|sample| sample.len()).sum();
-        let judge = |dictionary| Ok::<_, Error>(Packer::new(codec, dictionary)?.total(&to_judge));
+        let judge = |dictionary| Ok::<_, Error>(Packer::new(codec, dictionary, Table::default())?.total(&to_judge));
         let with_present = judge(present.clone())?;
         let candidate = contents(codec, &to_learn).and_then(|contents| Dictionary::new(1, codec, &contents).map(|made| (contents, made)));
         let mut result = (present, with_present);
@@ -131,11 +133,11 @@ impl NativeEngine {
         let mut window = Window::new(&*victim.file, end.valid_bytes);
         let mut frames = Frames::new(victim.salt, end);
         let stretch = end.valid_bytes / (SAMPLE_BYTES / SAMPLE_LEN_MAX) as u64 + 1;
-        let (mut samples, mut bytes_so_far, mut stretch_end) = (Vec::new(), 0, 0);
+        let (mut samples, mut bytes_so_far) = (Vec::new(), 0);
         // From each stretch of the chunk the first few: so many that all together are enough.
         while let Ok(Step::Record { offset, bytes, record }) = frames.next_record(&mut window) {
             let wanted = (offset / stretch + 1) as usize * SAMPLE_LEN_MAX;
-            if bytes_so_far >= wanted.max(stretch_end) || record.kind != Kind::Put || record.codec.names_dictionary() {
+            if bytes_so_far >= wanted || record.kind != Kind::Put || record.codec.names_dictionary() {
                 continue;
             }
             let place = Place::new(victim.slot, offset, bytes.len());
@@ -148,7 +150,6 @@ impl NativeEngine {
                 bytes_so_far += raw.len();
                 samples.push(raw);
             }
-            stretch_end = wanted;
         }
         Ok(samples)
     }
@@ -184,7 +185,7 @@ fn unpack(value: &codec::StoredValue<'_>, raw: &mut Vec<u8>) -> bool {
 }
 
 impl Packer {
-    fn new(codec: Codec, dictionary: Option<Arc<Dictionary>>) -> Result<Packer> {
+    fn new(codec: Codec, dictionary: Option<Arc<Dictionary>>, table: Table) -> Result<Packer> {
         codec.check_built()?;
         #[cfg(feature = "zstd")]
         let zstd = match codec {
@@ -197,6 +198,7 @@ impl Packer {
         Ok(Packer {
             codec,
             dictionary,
+            table,
             scratch: dense::Scratch::default(),
             #[cfg(feature = "zstd")]
             zstd,
@@ -214,21 +216,27 @@ impl Packer {
 
     /// A denser record for `record`; `None`: it is moved as it is.
     pub fn pack<'a>(&'a mut self, record: &Record<'a>) -> Option<Record<'a>> {
-        if record.codec == self.codec || record.codec.names_dictionary() || self.codec == Codec::None {
+        let is_large = record.raw_len as usize > dense::RAW_LEN_MAX;
+        let is_packed_so = record.codec == self.codec || (self.codec == Codec::Dense && is_large && record.codec == Codec::Lz4);
+        if self.codec == Codec::None || is_packed_so {
             return None;
         }
         let codec = if record.codec == Codec::None {
             self.pack_raw(record.value)?
         } else {
             let mut raw = std::mem::take(&mut self.raw);
-            let value = codec::StoredValue { codec: record.codec, dictionary: None, bytes: record.value, raw_len: record.raw_len as usize };
-            let packed = if unpack(&value, &mut raw) { self.pack_raw(&raw) } else { None };
+            let packed = if self.unpack(record, &mut raw) { self.pack_raw(&raw) } else { None };
             self.raw = raw;
             packed?
         };
         let dictionary = self.dictionary.as_ref().filter(|_| codec.names_dictionary()).map_or(0, |dictionary| dictionary.number);
         let packed = Record { codec, dictionary, raw_len: record.raw_len, value: &self.packed, ..*record };
         (packed.encoded_len() < record.encoded_len()).then_some(packed)
+    }
+
+    /// Unpacks what was packed otherwise; false if that fails: then it stays as it is, and reading it says why.
+    fn unpack(&self, record: &Record<'_>, raw: &mut Vec<u8>) -> bool {
+        stored_value(&self.table, record, "").is_ok_and(|value| unpack(&value, raw))
     }
 
     /// Packs `raw` into `packed`, by which codec; `None` if it does not get smaller.

@@ -26,11 +26,12 @@ pub fn key_bytes(key: usize) -> Vec<u8> {
 /// The value that belongs to a version: tiny, larger than a block, or one that ends in many zeros.
 pub fn value_bytes(key: usize, version: u32) -> Vec<u8> {
     let mut rng = Random::new(u64::from(version) << 8 | key as u64);
-    let (len, zeros_from) = match rng.below(16) {
-        0..=5 => (4 + rng.below(12), u64::MAX),
-        6..=11 => (16 + rng.below(200), u64::MAX),
-        12 => (500 + rng.below(1500), u64::MAX),
-        13 => (4000 + rng.below(6000), u64::MAX),
+    let (len, zeros_from) = match rng.below(20) {
+        0..=4 => return text_bytes(version, &mut rng),
+        5 => (4 + rng.below(12), u64::MAX),
+        6..=12 => (16 + rng.below(200), u64::MAX),
+        13 => (500 + rng.below(1500), u64::MAX),
+        14 => (4000 + rng.below(6000), u64::MAX),
         _ => (200 + rng.below(3000), 4 + rng.below(100)),
     };
     let mut value = vec![0; len as usize];
@@ -39,6 +40,16 @@ pub fn value_bytes(key: usize, version: u32) -> Vec<u8> {
         part.copy_from_slice(&rng.next_u64().to_le_bytes()[..part.len()]);
     }
     value[..4].copy_from_slice(&version.to_le_bytes());
+    value
+}
+
+/// A value that has much in common with others of its kind.
+fn text_bytes(version: u32, rng: &mut Random) -> Vec<u8> {
+    let mut value = version.to_le_bytes().to_vec();
+    for _ in 0..1 + rng.below(4) {
+        let city = ["Berlin", "Vienna", "Zurich"][rng.below(3) as usize];
+        value.extend_from_slice(format!("{{\"customer\":{},\"city\":\"{city}\",\"is_active\":true}}", rng.below(1000)).as_bytes());
+    }
     value
 }
 

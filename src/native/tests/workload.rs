@@ -4,6 +4,7 @@ use super::driver::{Batch, Driver};
 use super::model::{Effect, KEYS, State};
 use crate::base::error::Error;
 use crate::base::random::Random;
+use crate::engine::Codec;
 use crate::io::sim::{Faults, SimDisk};
 use crate::native::Options;
 
@@ -44,10 +45,13 @@ impl Workload {
             eintr_one_in: [0, 0, 5, 20][rng.below(4) as usize],
             ..Faults::default()
         };
+        let options = options(chunk_bytes, [0, chunk_bytes, 3 * chunk_bytes][rng.below(3) as usize]);
+        let dense_or = if cfg!(feature = "zstd") { Codec::Zstd } else { Codec::Dense };
+        let compacted_codec = [Codec::None, Codec::Lz4, Codec::Dense, dense_or][rng.below(4) as usize];
         Workload {
             seed,
             faults,
-            options: options(chunk_bytes, [0, chunk_bytes, 3 * chunk_bytes][rng.below(3) as usize]),
+            options: Options { compacted_codec, ..options },
             actions: 10 + rng.below(60),
             keys: 2 + rng.below(KEYS as u64 - 1),
             durable_of_8: [0, 2, 4, 8][rng.below(4) as usize],
