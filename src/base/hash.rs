@@ -1,6 +1,7 @@
 //! The keyed hash under which the index knows a key: SipHash-1-3 with 128 bits of output.
 //!
-//! The key of the hash is secret and drawn anew for each opened store, so nobody can choose keys that collide.
+//! The key of the hash is secret, drawn for each opened store or kept in its checkpoints, so nobody who cannot read the
+//! store's files can choose keys that collide.
 //! SipHash: Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012.
 
 use siphasher::sip128::{Hasher128, SipHasher13};

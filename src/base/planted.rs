@@ -16,6 +16,10 @@ pub enum Bug {
     IgnoreShortWrite = 4,
     /// Recovery applies the valid records of a torn frame.
     ApplyHalfBatch = 5,
+    /// A checkpoint of the index is finished before the log it speaks of is on stable storage.
+    CheckpointBeyondLog = 6,
+    /// The older checkpoint is removed before the newer one is on stable storage.
+    CheckpointOnlyCopy = 7,
 }
 
 #[cfg(feature = "planted")]

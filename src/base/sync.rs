@@ -6,7 +6,7 @@ pub use std::sync::atomic;
 
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
-use std::thread::JoinHandle;
+use std::thread::{JoinHandle, Scope, ScopedJoinHandle};
 
 /// Stack of a library thread, in bytes: user callbacks run on some of them.
 const STACK_BYTES: usize = 8 << 20;
@@ -16,8 +16,23 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHan
     let blocked = SignalsBlocked::new();
     let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body);
     drop(blocked);
-    thread
-        .map_err(|e| Error::new(Code::THREAD_CREATE, format!("thread {name} cannot be created: {e}; raise the limit of threads or memory")))
+    thread.map_err(|e| cannot_create(name, &e))
+}
+
+/// Like `spawn`, for a thread that ends within `scope`.
+pub fn spawn_scoped<'scope, T: Send + 'scope>(
+    name: &str,
+    scope: &'scope Scope<'scope, '_>,
+    body: impl FnOnce() -> T + Send + 'scope,
+) -> Result<ScopedJoinHandle<'scope, T>> {
+    let blocked = SignalsBlocked::new();
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, body);
+    drop(blocked);
+    thread.map_err(|e| cannot_create(name, &e))
+}
+
+fn cannot_create(name: &str, error: &std::io::Error) -> Error {
+    Error::new(Code::THREAD_CREATE, format!("thread {name} cannot be created: {error}; raise the limit of threads or memory"))
 }
 
 /// Blocks every signal in this thread while it lives: a thread that is created meanwhile inherits that for good.

@@ -38,6 +38,10 @@ counters! {
     chunks_damaged "Chunk files that compaction found damaged and kept.";
     moved_records "Records that compaction moved.";
     moved_bytes "Bytes of them.";
+    checkpoints "Checkpoints of the index written.";
+    checkpoint_bytes "Bytes of them.";
+    loaded_keys "Keys that opening took from a checkpoint.";
+    replayed_bytes "Bytes of log that opening went through.";
     keys "Keys in the index now.";
     hot_reads "Reads answered from the hot log.";
     cold_reads "Reads answered from disk.";

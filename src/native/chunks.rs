@@ -24,7 +24,8 @@ pub struct Chunk {
     pub salt: Salt,
     /// Dictionaries that its records may need.
     pub dictionaries: Names,
-    /// Bytes of all its records.
+    /// Bytes of all its records, each counted as the index tells it: so that what is dead of them, and what is left,
+    /// come out exactly.
     pub record_bytes: AtomicU64,
     /// Bytes of records that are no longer current.
     pub dead_bytes: AtomicU64,
@@ -95,14 +96,15 @@ impl Chunks {
         Arc::clone(&self.view.read())
     }
 
-    /// Adds a chunk; the oldest hot bytes give way to `hot`.
-    pub fn add(&self, header: &ChunkHeader, file: Arc<dyn File>, hot: Option<Arc<HotChunk>>) -> Result<Arc<Chunk>> {
+    /// Adds a chunk in the first free slot from `least_slot` on; the oldest hot bytes give way to `hot`.
+    pub fn add(&self, header: &ChunkHeader, file: Arc<dyn File>, hot: Option<Arc<HotChunk>>, least_slot: u32) -> Result<Arc<Chunk>> {
+        let least_slot = (least_slot as usize).max(1);
         let mut view = self.view.write();
         let no_memory = || Error::no_memory("no memory for the table of chunks: free memory");
         let mut next = Vec::new();
-        next.try_reserve_exact(view.len() + 1).map_err(|_| no_memory())?;
+        next.try_reserve_exact(view.len().max(least_slot) + 1).map_err(|_| no_memory())?;
         next.extend_from_slice(&view);
-        let slot = next.iter().skip(1).position(Option::is_none).map_or(next.len(), |free| free + 1);
+        let slot = next.iter().skip(least_slot).position(Option::is_none).map_or(next.len().max(least_slot), |free| free + least_slot);
         if slot >= SLOTS_MAX as usize {
             return Err(Error::new(Code::NO_SPACE, "the store has as many chunk files as it can: split it into several stores"));
         }
@@ -119,10 +121,8 @@ impl Chunks {
             end: Mutex::new(None),
         });
         let seen = Some(Seen { chunk: Arc::clone(&chunk), hot });
-        match next.get_mut(slot) {
-            Some(free) => *free = seen,
-            None => next.push(seen),
-        }
+        next.resize(next.len().max(slot + 1), None);
+        next[slot] = seen;
         self.cool(&mut next);
         *view = Arc::new(next);
         Ok(chunk)

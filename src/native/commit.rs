@@ -4,7 +4,7 @@
 //! Everything that can fail comes before the first byte is handed to the kernel; publishing allocates nothing.
 
 use super::NativeEngine;
-use super::frame::{BatchEntry, Digest, FrameHeader, FrameKind};
+use super::frame::{BatchEntry, Digest, FrameHeader, FrameKind, LogEnd};
 use super::hot::HotRange;
 use super::index::{Index, Place};
 use super::log::{Log, SyncWay};
@@ -35,6 +35,8 @@ struct Frame {
     /// Frame header and batch table.
     head: Vec<u8>,
     hot: Option<HotRange>,
+    /// Where the log ends with it.
+    end: LogEnd,
 }
 
 impl Drop for Staged {
@@ -86,15 +88,15 @@ impl NativeEngine {
         head.resize(head_len, 0);
         let frame_len = head_len as u64 + payload_len;
         let digest = fill_head(&mut head, group, &place, payload_len);
-        self.log.staged(&place, frame_len, digest);
+        let end = self.log.staged(&place, frame_len, digest);
         let hot = place.hot.as_ref().and_then(|hot| hot.reserve(place.offset, frame_len as usize));
-        staged.frame = Some(Frame { place, head, hot });
+        staged.frame = Some(Frame { place, head, hot, end });
         Ok(staged)
     }
 
     /// Hands the frame to the disk; several groups may be here at the same time. The number of calls it took.
     pub(super) fn write(&self, staged: &mut Staged, group: &[Commit<'_>]) -> io::Result<u64> {
-        let Some(Frame { place, head, hot }) = &mut staged.frame else { return Ok(0) };
+        let Some(Frame { place, head, hot, .. }) = &mut staged.frame else { return Ok(0) };
         let mut pieces = vec![IoSlice::new(head)];
         for member in group {
             runs_of(member, |run| pieces.push(IoSlice::new(run)));
@@ -114,7 +116,7 @@ impl NativeEngine {
 
     /// Makes the group visible, all of it at once. In the order of turns.
     pub(super) fn publish(&self, mut staged: Staged, written: io::Result<u64>, group: &mut [Commit<'_>]) -> Result<()> {
-        let Some(Frame { place, head, hot }) = &mut staged.frame else {
+        let Some(Frame { place, head, hot, end }) = &mut staged.frame else {
             let index = self.index.read();
             for member in group {
                 member.pin = self.locate(&index, member.reads);
@@ -123,13 +125,13 @@ impl NativeEngine {
         };
         drop(hot.take()); // filled: readers may see it once the index leads there
         let settled = self.log.settle(&self.chunks, place, written, &self.counters);
-        let (first_record, slot) = (place.offset + head.len() as u64, place.chunk.slot);
+        let (first_record, slot, end) = (place.offset + head.len() as u64, place.chunk.slot, *end);
         staged.settled = true;
         if let Err(error) = settled {
             self.index.write().unreserve(&mut puts(group));
             return Err(error);
         }
-        let frame_len = head.len() as u64 + self.apply(group, slot, first_record);
+        let frame_len = head.len() as u64 + self.apply(group, slot, first_record, end);
         self.counters.keys.store(self.index.read().len() as u64, Ordering::Relaxed);
         add(&self.counters.groups, 1);
         add(&self.counters.batches, group.len() as u64);
@@ -156,11 +158,11 @@ impl NativeEngine {
     }
 
     /// Reads are resolved before the writes of their own batch, writes replace what was there. Returns the bytes of the records.
-    fn apply(&self, group: &mut [Commit<'_>], slot: u32, first_record: u64) -> u64 {
+    fn apply(&self, group: &mut [Commit<'_>], slot: u32, first_record: u64, end: LogEnd) -> u64 {
         let view = self.chunks.view();
         let mut offset = first_record;
         let mut index = self.index.write();
-        let (mut records, mut tombstones, mut tombstone_bytes) = (0, 0, 0);
+        let (mut records, mut record_bytes, mut tombstones, mut tombstone_bytes) = (0, 0, 0, 0);
         for member in group.iter_mut() {
             member.pin = self.locate(&index, member.reads);
             let ops = member.writes.ops;
@@ -170,7 +172,11 @@ impl NativeEngine {
                     index.prefetch(&ahead.hash);
                 }
                 let replaced = match op.kind {
-                    Kind::Put => index.put(&op.hash, Place::new(slot, offset, op.len as usize)),
+                    Kind::Put => {
+                        let place = Place::new(slot, offset, op.len as usize);
+                        record_bytes += place.len_at_most() as u64;
+                        index.put(&op.hash, place)
+                    }
                     Kind::Delete => {
                         tombstones += 1;
                         tombstone_bytes += u64::from(op.len);
@@ -185,13 +191,15 @@ impl NativeEngine {
                 offset += u64::from(op.len);
             }
         }
-        drop(index);
-        add(&self.counters.records, records);
+        // Still under the lock: a checkpoint sees the index, these counts, and the log's end as they belong together.
         if let Some(Some(seen)) = view.get(slot as usize) {
-            add(&seen.chunk.record_bytes, offset - first_record);
+            add(&seen.chunk.record_bytes, record_bytes + tombstone_bytes);
             add(&seen.chunk.tombstones, tombstones);
             add(&seen.chunk.dead_bytes, tombstone_bytes);
         }
+        *self.reached.lock() = end;
+        drop(index);
+        add(&self.counters.records, records);
         offset - first_record
     }
 }

@@ -1,4 +1,5 @@
-//! The compactor: the thread that compacts in the background, at a pace that leaves the disk to commits.
+//! The compactor: the thread that compacts and writes checkpoints in the background, at a pace that leaves the disk to
+//! commits.
 //!
 //! It sleeps until a chunk was begun: only then is there something new to look at.
 
@@ -43,9 +44,10 @@ impl Pace {
 }
 
 impl NativeEngine {
-    /// Starts the thread, if the options ask for compaction.
+    /// Starts the thread, if the options give it anything to do.
     pub(super) fn start_compactor(self: &Arc<Self>) -> Result<()> {
-        if self.options.min_fill_percent == 0 || !self.options.background {
+        let idle = self.options.min_fill_percent == 0 && self.options.checkpoint_log_bytes == 0;
+        if idle || !self.options.background {
             return Ok(());
         }
         let engine = Arc::downgrade(self);
@@ -112,6 +114,10 @@ impl Compactor {
             }
             let Some(engine) = engine.upgrade() else { return };
             loop {
+                engine.checkpoint_if_due();
+                if engine.options.min_fill_percent == 0 {
+                    break;
+                }
                 match engine.compact_once(engine.options.min_fill_percent) {
                     Ok(true) => {}
                     Ok(false) => break,

@@ -128,16 +128,21 @@ impl ChunkHeader {
 
     /// The salt of everything in this chunk.
     pub fn salt(&self) -> Salt {
-        let (low, high) = self.store.split_at(8);
-        Salt(mix(u64_at(low, 0) ^ mix(u64_at(high, 0) ^ mix(self.chunk))))
+        Salt::of(&self.store, self.chunk)
     }
 }
 
-/// Names a chunk of a store in 64 bits.
+/// Names a file of a store in 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Salt(u64);
 
 impl Salt {
+    /// The salt of file `number` of a store.
+    pub fn of(store: &[u8; 16], number: u64) -> Salt {
+        let (low, high) = store.split_at(8);
+        Salt(mix(u64_at(low, 0) ^ mix(u64_at(high, 0) ^ mix(number))))
+    }
+
     /// What is XORed into a checksum that stands at `offset`.
     #[inline]
     pub fn at(self, offset: u64) -> u32 {
@@ -321,31 +326,32 @@ impl Digest {
     }
 }
 
-struct Fields<'a> {
-    bytes: &'a mut [u8],
-    at: usize,
+/// Writes fields one behind the other.
+pub(super) struct Fields<'a> {
+    pub bytes: &'a mut [u8],
+    pub at: usize,
 }
 
 impl Fields<'_> {
-    fn bytes(&mut self, field: &[u8]) {
+    pub fn bytes(&mut self, field: &[u8]) {
         self.bytes[self.at..self.at + field.len()].copy_from_slice(field);
         self.at += field.len();
     }
-    fn u32(&mut self, field: u32) {
+    pub fn u32(&mut self, field: u32) {
         self.bytes(&field.to_le_bytes());
     }
-    fn u64(&mut self, field: u64) {
+    pub fn u64(&mut self, field: u64) {
         self.bytes(&field.to_le_bytes());
     }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     let mut field = [0; 4];
     field.copy_from_slice(&bytes[at..at + 4]);
     u32::from_le_bytes(field)
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     let mut field = [0; 8];
     field.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(field)

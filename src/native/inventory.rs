@@ -3,6 +3,7 @@
 //! Called by recovery, before anything is replayed. Looks at headers and manifests only, and changes nothing but that
 //! the manifest in force is made durable.
 
+use super::checkpoint;
 use super::chunks::{file_name, id_of};
 use super::frame::{BadHeader, CHUNK_HEADER_LEN, ChunkHeader, LogEnd};
 use super::manifest::{self, Manifest};
@@ -27,6 +28,8 @@ pub(super) struct Inventory {
     pub unfinished: Vec<u64>,
     pub highest_id: u64,
     pub manifests: Vec<u64>,
+    /// Numbers of checkpoints.
+    pub checkpoints: Vec<u64>,
 }
 
 pub(super) fn missing(store_path: &str, what: &str) -> Error {
@@ -67,7 +70,8 @@ pub(super) fn read_manifest(dir: &dyn Dir, inventory: &Inventory, store: &[u8; 1
 pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {
     let names = dir.list().map_err(|e| Error::from_io(format_args!("store {store_path}: cannot list the directory"), &e))?;
     let manifests = names.iter().filter_map(|name| manifest::number_of(name)).collect();
-    let mut inventory = Inventory { found: Vec::new(), unfinished: Vec::new(), highest_id: 0, manifests };
+    let checkpoints = names.iter().filter_map(|name| checkpoint::number_of(name)).collect();
+    let mut inventory = Inventory { found: Vec::new(), unfinished: Vec::new(), highest_id: 0, manifests, checkpoints };
     for (id, name) in names.iter().filter_map(|name| id_of(name).map(|id| (id, name))) {
         let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);
         let file = dir.open(name).map_err(|e| failed(&e))?;

@@ -213,10 +213,11 @@ impl Log {
         })
     }
 
-    /// The frame at `place` has this digest: what is staged next continues from it.
-    pub fn staged(&self, place: &Place, frame_len: u64, digest: u64) {
-        let mut state = self.state.lock();
-        state.end = LogEnd { chunk: place.chunk.id, valid_bytes: place.offset + frame_len, last_seq: place.last_seq, digest };
+    /// The frame at `place` has this digest: what is staged next continues from it. Where the log ends with it.
+    pub fn staged(&self, place: &Place, frame_len: u64, digest: u64) -> LogEnd {
+        let end = LogEnd { chunk: place.chunk.id, valid_bytes: place.offset + frame_len, last_seq: place.last_seq, digest };
+        self.state.lock().end = end;
+        end
     }
 
     /// Before a group is published: is its frame good, and is it as durable as it has to be? In the order of turns.
@@ -303,11 +304,6 @@ impl Log {
         self.published_chunk.load(Ordering::Acquire)
     }
 
-    /// The last sequence number that is on stable storage.
-    pub fn durable(&self) -> u64 {
-        self.durable.load(Ordering::Acquire)
-    }
-
     /// The last sequence number that readers can see.
     pub fn published(&self) -> u64 {
         self.published.load(Ordering::Acquire)
@@ -354,6 +350,11 @@ impl Log {
     /// Which store this is.
     pub fn store(&self) -> [u8; 16] {
         self.state.lock().store
+    }
+
+    /// The last sequence number that is on stable storage.
+    pub fn durable(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
     }
 
     /// Whether published data is not durable yet.
@@ -416,7 +417,7 @@ impl Log {
             return Err(failed(&error));
         }
         let hot = chunks.hot_for(self.options.chunk_bytes);
-        let chunk = chunks.add(&header, file, hot.clone())?;
+        let chunk = chunks.add(&header, file, hot.clone(), 0)?;
         if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
             before.seal(state.end);
         }

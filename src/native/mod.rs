@@ -3,8 +3,11 @@
 //!
 //! The way of a write: `commit` (stage) takes a place from `log`, fills in a `frame`, writes it, and, in the order of
 //! turns, publishes it to the `index`. The way of a read: `index`, then `hot` memory or the disk (`read`). `recovery`
-//! rebuilds index and log end from the files alone. docs/FORMAT.md draws the files.
+//! rebuilds index and log end from the files alone,
+//! with the help of a `checkpoint` of the index. docs/FORMAT.md draws the files.
 
+mod apply;
+mod checkpoint;
 mod chunks;
 mod commit;
 mod compaction;
@@ -20,17 +23,20 @@ mod options;
 mod pack;
 mod read;
 mod recovery;
+mod replay;
 mod scan;
 #[cfg(test)]
 mod tests;
 mod window;
 
 pub use options::Options;
+pub use recovery::Progress;
 
 use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHasher;
+#[cfg(not(test))]
 use crate::base::random;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Arc, Mutex, RwLock};
@@ -49,21 +55,26 @@ pub struct NativeEngine {
     path: String,
     options: Options,
     disk: Arc<dyn Disk>,
+    /// Of the hash under which the index knows keys: good for as long as the store has a checkpoint made with it.
+    secret: [u64; 2],
     hasher: KeyHasher,
     line: Arc<Turnstile>,
     index: RwLock<index::Index>,
+    /// Where the log stood when the index was as it is: changed and read under the index's lock.
+    reached: Mutex<frame::LogEnd>,
     chunks: chunks::Chunks,
     log: Arc<log::Log>,
     counters: AtomicCounters,
     closed: AtomicBool,
     /// Closing has begun: compaction gives up at the next group.
     stopping: AtomicBool,
-    /// Held by whoever compacts.
+    /// Held by whoever compacts, or writes a checkpoint: no chunk goes while the index is being copied.
     compacting: Mutex<()>,
     compactor: Arc<compactor::Compactor>,
     manifests: Mutex<Manifests>,
     dictionaries: dictionary::Dictionaries,
     experience: Mutex<pack::Experience>,
+    checkpoints: checkpoint::Checkpoints,
     lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
 
@@ -78,6 +89,11 @@ struct Manifests {
 impl NativeEngine {
     /// Opens the store in directory `path` of `disk`, made if missing. A refused store is left as it was.
     pub fn open(disk: Arc<dyn Disk>, path: &Path, options: Options) -> Result<Arc<NativeEngine>> {
+        NativeEngine::open_watched(disk, path, options, &mut |_| ())
+    }
+
+    /// Like `open`; `tell` hears how far it is, some hundred times a second.
+    pub fn open_watched(disk: Arc<dyn Disk>, path: &Path, options: Options, tell: &mut dyn FnMut(Progress)) -> Result<Arc<NativeEngine>> {
         options.compacted_codec.check_built()?;
         let name = path.display().to_string();
         let dir = disk.open_dir(path).map_err(|e| Error::from_io(format_args!("store {name}: cannot open the directory"), &e))?;
@@ -88,23 +104,27 @@ impl NativeEngine {
             }
             _ => Error::from_io(format_args!("store {name}: cannot take {LOCK_NAME}"), &e),
         })?;
-        let hasher = KeyHasher::new([random::secret_u64(), random::secret_u64()]);
         let chunks = chunks::Chunks::new(options.hot_log_bytes);
-        let mut index = index::Index::new()?;
-        let start = recovery::recover(&*dir, &name, &hasher, &mut index, &chunks)?;
+        let recovery::Recovered { start, index, secret, checkpoints, loaded_keys, replayed } =
+            recovery::recover(&*dir, &name, new_secret(), &chunks, tell)?;
+        let reached = Mutex::new(start.end);
         let manifests = Mutex::new(Manifests { next: start.next_manifest, in_force: start.manifest, before: None });
         let dictionaries = dictionary::Dictionaries::open(&*dir, &start.store, &name, &chunks)?;
         let log = Arc::new(log::Log::new(dir, name.clone(), options, start));
         log.name_dictionaries(dictionaries.names());
         let counters = AtomicCounters::default();
         counters.keys.store(index.len() as u64, Ordering::Relaxed);
+        counters.loaded_keys.store(loaded_keys, Ordering::Relaxed);
+        counters.replayed_bytes.store(replayed, Ordering::Relaxed);
         let engine = Arc::new(NativeEngine {
             path: name,
             options,
             disk,
-            hasher,
+            secret,
+            hasher: KeyHasher::new(secret),
             line: Arc::default(),
             index: RwLock::new(index),
+            reached,
             chunks,
             log,
             counters,
@@ -115,6 +135,7 @@ impl NativeEngine {
             manifests,
             dictionaries,
             experience: Mutex::default(),
+            checkpoints: checkpoint::Checkpoints::new(checkpoints, replayed),
             lock: Mutex::new(Some(lock)),
         });
         engine.start_compactor()?;
@@ -141,6 +162,15 @@ impl NativeEngine {
         }
         Ok(())
     }
+}
+
+/// The secret of the hash of a store that has no checkpoint yet.
+fn new_secret() -> [u64; 2] {
+    // A checkpoint's length depends on it, and a test that is run again must take the same steps.
+    #[cfg(test)]
+    return tests::SECRET.get();
+    #[cfg(not(test))]
+    [random::secret_u64(), random::secret_u64()]
 }
 
 impl Engine for NativeEngine {
@@ -211,6 +241,7 @@ impl Engine for NativeEngine {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        self.checkpoint_at_close();
         let closed = self.sync_in_turn().and_then(|()| self.log.close());
         self.chunks.clear();
         drop(self.lock.lock().take());

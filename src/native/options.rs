@@ -16,13 +16,18 @@ pub struct Options {
     pub compaction_bytes_per_second: u64,
     /// How compaction packs what it moves.
     pub compacted_codec: Codec,
-    /// Compact in a thread of its own. Off: only when asked.
+    /// Compact and write checkpoints in a thread of their own. Off: only when asked.
     pub background: bool,
+    /// A checkpoint of the index is written when this much log, in bytes, has come since the last; 0: never by itself.
+    pub checkpoint_log_bytes: u64,
 }
 
 /// The hot log takes this much at the most, and this share of the machine's memory, unless told otherwise.
 const HOT_LOG_BYTES_MAX: u64 = 256 << 20;
 const HOT_LOG_SHARE: u64 = 16;
+
+/// Log between two checkpoints, unless told otherwise: what replays in well under a second.
+const CHECKPOINT_LOG_BYTES: u64 = 256 << 20;
 
 impl Default for Options {
     fn default() -> Self {
@@ -34,6 +39,7 @@ impl Default for Options {
             compaction_bytes_per_second: 0,
             compacted_codec: Codec::Dense,
             background: true,
+            checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
         }
     }
 }

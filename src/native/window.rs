@@ -11,28 +11,32 @@ pub struct Window<'a> {
     file: &'a dyn File,
     end: u64,
     start: u64,
+    /// Kept as long as it ever was: what is not filled is left over from before.
     bytes: Vec<u8>,
+    filled: usize,
 }
 
 impl<'a> Window<'a> {
     /// A window over the first `end` bytes of `file`.
     pub fn new(file: &'a dyn File, end: u64) -> Window<'a> {
-        Window { file, end, start: 0, bytes: Vec::new() }
+        Window { file, end, start: 0, bytes: Vec::new(), filled: 0 }
     }
 
     /// The `len` bytes at `offset`; `None` if they are not all there. An I/O error is never taken for the end.
     pub fn bytes(&mut self, offset: u64, len: u64) -> io::Result<Option<&[u8]>> {
         let Some(end) = offset.checked_add(len).filter(|end| *end <= self.end) else { return Ok(None) };
-        if offset < self.start || end > self.start + self.bytes.len() as u64 {
+        if offset < self.start || end > self.start + self.filled as u64 {
             let wanted = (len as usize).max(WINDOW_BYTES).min((self.end - offset) as usize);
-            self.bytes.clear();
-            self.bytes.try_reserve(wanted).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
-            self.bytes.resize(wanted, 0);
-            let got = read_full_at(self.file, &mut self.bytes, offset)?;
-            self.bytes.truncate(got);
+            self.filled = 0;
+            if wanted > self.bytes.len() {
+                let more = wanted - self.bytes.len();
+                self.bytes.try_reserve_exact(more).map_err(|_| io::Error::from_raw_os_error(libc::ENOMEM))?;
+                self.bytes.resize(wanted, 0);
+            }
+            self.filled = read_full_at(self.file, &mut self.bytes[..wanted], offset)?;
             self.start = offset;
         }
         let from = (offset - self.start) as usize;
-        Ok(self.bytes.get(from..from + len as usize))
+        Ok(self.bytes[..self.filled].get(from..from + len as usize))
     }
 }

@@ -10,9 +10,11 @@
 //! the index if these 74 bits agree. By chance, one in 4 million stores of 100 million keys has such a pair, and
 //! nobody can choose one, since the hash is keyed with a secret. Whoever reads compares the key in the record.
 
+mod bulk;
 mod place;
 mod segment;
 
+pub use bulk::{ENTRY_LEN, Part};
 pub use place::{Place, SLOTS_MAX};
 
 use crate::base::error::{Error, Result};
@@ -20,7 +22,9 @@ use crate::base::hash::KeyHash;
 use segment::Segment;
 
 const SEGMENT_BITS: u32 = 10;
-const SEGMENTS: usize = 1 << SEGMENT_BITS;
+
+/// Number of segments.
+pub const SEGMENTS: usize = 1 << SEGMENT_BITS;
 
 /// Notes kept from one `reserve` to the next; more are freed at once.
 const NOTES_KEPT: usize = 16 << 10;
@@ -144,7 +148,7 @@ impl Index {
     /// Calls `f` with the tag and place of every key, segment by segment.
     #[cfg(test)]
     pub fn for_each(&self, f: &mut dyn FnMut(u64 /* tag */, Place)) {
-        self.segments.iter().for_each(|segment| segment.for_each(f));
+        self.segments.iter().for_each(|segment| segment.for_each(&mut *f));
     }
 }
 

@@ -238,9 +238,31 @@ impl Segment {
         self.lines.iter().flat_map(|line| line.0.iter().filter(|entry| entry.place != 0))
     }
 
-    #[cfg(test)]
-    pub(super) fn for_each(&self, f: &mut dyn FnMut(u64, Place)) {
+    /// Entries in this segment.
+    pub(super) fn len(&self) -> usize {
+        self.live as usize
+    }
+
+    /// Calls `f` with every tag and place, in the order of lines.
+    #[inline]
+    pub(super) fn for_each(&self, mut f: impl FnMut(u64, Place)) {
         self.entries().for_each(|entry| f(entry.tag, Place::from_bits(entry.place)));
+    }
+
+    /// Fills an empty segment with `count` entries, no tag twice and no place all zeros. As large as it would have grown.
+    pub(super) fn fill(&mut self, count: usize, entries: impl Iterator<Item = (u64, u64)>, phase: usize) -> Result<()> {
+        let least = (count * 16).div_ceil(GOOD_LOAD).div_ceil(WIDTH);
+        self.live = u32::try_from(count).map_err(|_| too_many())?;
+        self.lines = blank(ladder(phase, least.max(1)))?;
+        let lines = self.lines.len();
+        for (tag, place) in entries.take(count) {
+            let mut at = home(tag, lines);
+            while self.lines[at].is_full() {
+                at = self.after(at);
+            }
+            self.lines[at].push(Entry { tag, place });
+        }
+        Ok(())
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! `KVBATCH_SIM_SEEDS` says how many seeds are tried, `KVBATCH_SIM_SEED` picks one.
 
+use super::checkpoint::{compare_with_full_replay, has_good_checkpoint};
 use super::driver::{open, state_of};
 use super::model::{End, KEYS, Oracle, State};
 use super::workload::Workload;
@@ -97,6 +98,10 @@ impl Exploration {
             Err(error) => panic!("the store that {:?} left cannot be used: {error}", image.end),
         };
         image.oracle.check(&state, image.end).unwrap_or_else(|text| panic!("{text}"));
+        assert!(!image.oracle.has_checkpoint || has_good_checkpoint(&image.disk), "no checkpoint is left");
+        if self.rng.one_in(4) {
+            compare_with_full_replay(&image.disk, self.workload.options);
+        }
         state
     }
 

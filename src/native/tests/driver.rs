@@ -12,6 +12,7 @@ use crate::engine::{Commit, Engine, Pin, ReadHints, ReadOp, ReadState, Reader, S
 use crate::io::Disk;
 use crate::io::sim::SimDisk;
 use crate::native::commit::Staged;
+use crate::native::index::SEGMENTS;
 use crate::native::{NativeEngine, Options};
 use std::collections::VecDeque;
 use std::io;
@@ -318,6 +319,33 @@ impl Driver {
         match self.engine.compact_once(min_fill_percent) {
             Ok(true) => self.oracle.made_durable(self.oracle.len()),
             Ok(false) => {}
+            Err(error) => self.errors.push(error),
+        }
+    }
+
+    /// Writes a checkpoint. Meanwhile groups go on, and `more` are begun, as chance will have it; what it speaks of
+    /// is durable then.
+    pub fn checkpoint(&mut self, rng: &mut Random, mut more: VecDeque<Vec<Batch>>) {
+        let engine = Arc::clone(&self.engine);
+        let mut covered = 0;
+        let result = engine.checkpoint_beside(&mut |segment| {
+            if segment == SEGMENTS {
+                self.settle();
+                covered = self.oracle.len();
+            } else if rng.one_in(40) {
+                match rng.below(4) {
+                    0 | 1 => more.pop_front().into_iter().for_each(|group| self.stage(group)),
+                    2 => self.write_any(rng),
+                    _ => self.publish(),
+                }
+            }
+        });
+        self.settle();
+        match result {
+            Ok(()) => {
+                self.oracle.made_durable(covered);
+                self.oracle.has_checkpoint |= self.engine.counters().checkpoints > 0;
+            }
             Err(error) => self.errors.push(error),
         }
     }

@@ -370,6 +370,9 @@ fn two_readers_agree() {
             image.set_faults(Faults::default());
             looks += 1;
             refusals += u32::from(compare(&image));
+            // An engine that begins with a checkpoint does not look at all that lies before it, and so cannot refuse it.
+            let checkpoints = image.list_files().into_iter().filter(|name| name.starts_with("index-"));
+            checkpoints.for_each(|name| assert!(image.remove_raw(&name)));
             for _ in 0..3 {
                 let names: Vec<String> = image.list_files().into_iter().filter(|name| name.starts_with("chunk-")).collect();
                 let Some(name) = names.get(rng.below(names.len() as u64) as usize) else { break };

@@ -1,5 +1,6 @@
 //! Tests of the engine as a whole, on a simulated disk.
 
+mod checkpoint;
 mod crash;
 mod damage;
 mod driver;
@@ -12,3 +13,10 @@ mod model;
 mod planted;
 mod property;
 mod workload;
+
+use std::cell::Cell;
+
+thread_local! {
+    /// The secret of stores that are opened in this thread and have no checkpoint.
+    pub static SECRET: Cell<[u64; 2]> = const { Cell::new([1, 2]) };
+}

@@ -112,12 +112,14 @@ pub struct Oracle {
     pub visible: State,
     /// This many groups were promised to be on stable storage, as far as they were acknowledged.
     durable: usize,
+    /// A checkpoint was finished: from then on there always is a good one.
+    pub has_checkpoint: bool,
 }
 
 impl Oracle {
     /// Begins with `base`, all of it durable.
     pub fn new(base: State) -> Oracle {
-        Oracle { base, groups: Vec::new(), visible: base, durable: 0 }
+        Oracle { base, groups: Vec::new(), visible: base, durable: 0, has_checkpoint: false }
     }
 
     /// A group takes its place; its number.
@@ -153,8 +155,11 @@ impl Oracle {
 
     /// Whether `found` is a state that the end may leave: a prefix of the commit order with all that was promised.
     pub fn check(&self, found: &State, end: End) -> Result<(), String> {
-        let acknowledged = self.groups.iter().rposition(|group| group.outcome == Outcome::Published).map_or(0, |last| last + 1);
-        let promised = if end == End::Kill { acknowledged } else { self.durable };
+        // A group in doubt is promised to nobody, and one that was published behind it settles that it never was.
+        let behind_published =
+            |groups: &[Group]| groups.iter().rposition(|group| group.outcome == Outcome::Published).map_or(0, |last| last + 1);
+        let acknowledged = behind_published(&self.groups);
+        let promised = if end == End::Kill { acknowledged } else { behind_published(&self.groups[..self.durable]) };
         let mut state = self.base;
         for next in 0..=self.groups.len() {
             if next >= promised && self.reaches(state, next, found) {

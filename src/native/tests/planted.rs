@@ -13,7 +13,15 @@ const SEEDS: u64 = 20;
 fn each_planted_bug_is_caught() {
     let loud = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
-    let bugs = [Bug::AckBeforeSync, Bug::SkipDirectorySync, Bug::AcceptZeroTail, Bug::IgnoreShortWrite, Bug::ApplyHalfBatch];
+    let bugs = [
+        Bug::AckBeforeSync,
+        Bug::SkipDirectorySync,
+        Bug::AcceptZeroTail,
+        Bug::IgnoreShortWrite,
+        Bug::ApplyHalfBatch,
+        Bug::CheckpointBeyondLog,
+        Bug::CheckpointOnlyCopy,
+    ];
     let caught = bugs.map(|bug| {
         plant(Some(bug));
         let results: Vec<_> = (0..SEEDS).map(try_seed).collect();

@@ -51,7 +51,7 @@ impl Workload {
         Workload {
             seed,
             faults,
-            options: Options { compacted_codec, ..options },
+            options: Options { compacted_codec, checkpoint_log_bytes: [0, 1, 20_000][rng.below(3) as usize], ..options },
             actions: 10 + rng.below(60),
             keys: 2 + rng.below(KEYS as u64 - 1),
             durable_of_8: [0, 2, 4, 8][rng.below(4) as usize],
@@ -132,7 +132,7 @@ impl Run<'_> {
             driver.disk.set_space(self.full.then_some(left));
             return Ok(());
         }
-        match self.rng.below(34) {
+        match self.rng.below(37) {
             0..12 if driver.in_flight() < IN_FLIGHT_MAX => {
                 let group = self.group(driver);
                 driver.stage(group);
@@ -144,7 +144,11 @@ impl Run<'_> {
             26..28 => {}
             28 => driver.hold_reads((0..KEYS).filter(|_| self.rng.one_in(2)).collect()),
             29..31 => driver.check_reads(),
-            31..33 => driver.compact([50, 90, 100][self.rng.below(3) as usize]),
+            31..34 => driver.compact([50, 90, 100][self.rng.below(3) as usize]),
+            34..36 => {
+                let more = (0..self.rng.below(8)).map(|_| self.group(driver)).collect();
+                driver.checkpoint(&mut self.rng, more);
+            }
             _ => return self.reopen(driver),
         }
         Ok(())

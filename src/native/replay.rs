@@ -1,0 +1,429 @@
+//! Replaying the chain of chunks: frame by frame, each checked before a record of it counts.
+//!
+//! `recovery` calls this, with the whole chain, or to go on behind a checkpoint. A bad frame is either the torn end of
+//! what was never acknowledged, and cut, or damage of acknowledged data, and refused: the durable watermarks of everything
+//! behind it decide. Nothing here changes a file.
+
+use super::apply::{BATCH_OPS, Batch, Op};
+use super::checkpoint::Checkpoint;
+use super::chunks::{Chunk, file_name};
+use super::frame::{
+    BATCH_ENTRY_LEN, BatchEntry, CHUNK_HEADER_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt,
+};
+use super::index::Place;
+use super::inventory::Found;
+use super::recovery::{Progress, Store};
+use super::window::Window;
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::hash::KeyHasher;
+use crate::base::limits::BLOCK_BYTES;
+use crate::base::log;
+use crate::base::planted::{Bug, planted};
+use crate::base::sync::Arc;
+use crate::engine::record::{ALIGN, HEADER_LEN, Record, stored_sum};
+use crate::io::Dir;
+use std::collections::VecDeque;
+
+/// A frame that is good in itself, and the next one behind a given end of the log.
+struct Good {
+    header: FrameHeader,
+    at: u64,
+    len: u64,
+    /// The log's end with this frame.
+    end: LogEnd,
+}
+
+/// A frame that nothing may have made durable: once a watermark reaches the end before it, everything before it is.
+struct Doubt {
+    chunk: u64,
+    at: u64,
+    before: LogEnd,
+}
+
+/// Takes the records of a frame while they are being checked.
+trait Take {
+    /// There will be at most this many.
+    fn expect(&mut self, records: usize) -> Result<()>;
+    /// The next.
+    fn take(&mut self, record: &Record<'_>, offset: u64, len: usize);
+    /// Those of this frame do not count.
+    fn give_back(&mut self);
+}
+
+/// Only the check matters.
+struct Nothing;
+
+impl Take for Nothing {
+    fn expect(&mut self, _: usize) -> Result<()> {
+        Ok(())
+    }
+    fn take(&mut self, _: &Record<'_>, _: u64, _: usize) {}
+    fn give_back(&mut self) {}
+}
+
+/// What is to be applied.
+struct Ops<'a> {
+    ops: &'a mut Vec<Op>,
+    /// How many there were before the frame.
+    before: usize,
+    hasher: &'a KeyHasher,
+    slot: u32,
+}
+
+impl Take for Ops<'_> {
+    fn expect(&mut self, records: usize) -> Result<()> {
+        self.before = self.ops.len();
+        self.ops.try_reserve(records).map_err(|_| Error::no_memory("no memory to recover a store with: free memory"))
+    }
+    #[inline]
+    fn take(&mut self, record: &Record<'_>, offset: u64, len: usize) {
+        self.ops.push(Op { hash: self.hasher.hash(record.key), place: Place::new(self.slot, offset, len), kind: record.kind });
+    }
+    fn give_back(&mut self) {
+        self.ops.truncate(self.before);
+    }
+}
+
+/// See the top of this file.
+pub struct Replay<'a> {
+    store: &'a Store<'a>,
+    hasher: KeyHasher,
+    /// The checkpoint that the index begins with.
+    from: Option<&'a Checkpoint>,
+    /// The log went through the place that the checkpoint ends with.
+    pub passed: bool,
+    /// The log is good up to here.
+    pub end: LogEnd,
+    /// Highest sequence number that is known to be on stable storage.
+    watermark: u64,
+    /// Where frames begin that nothing proves durable yet, by rising sequence numbers; the first is the one that counts.
+    doubts: VecDeque<Doubt>,
+    batch: Batch,
+    apply: &'a mut dyn FnMut(Batch) -> Result<Batch>,
+    progress: Progress,
+    tell: &'a mut dyn FnMut(Progress),
+}
+
+impl<'a> Replay<'a> {
+    /// A replay of `store`; `apply` takes the records, `tell` hears how far it is.
+    pub fn new(
+        store: &'a Store<'a>,
+        secret: [u64; 2],
+        from: Option<&'a Checkpoint>,
+        total: u64,
+        apply: &'a mut dyn FnMut(Batch) -> Result<Batch>,
+        tell: &'a mut dyn FnMut(Progress),
+    ) -> Replay<'a> {
+        Replay {
+            store,
+            hasher: KeyHasher::new(secret),
+            from,
+            passed: false,
+            end: LogEnd::default(),
+            // A checkpoint is finished only when what it speaks of is on stable storage.
+            watermark: store.witness.map_or(0, |witness| witness.tail.end.last_seq),
+            doubts: VecDeque::new(),
+            batch: Batch::default(),
+            apply,
+            progress: Progress { done: 0, total },
+            tell,
+        }
+    }
+
+    /// Replays the chain, as far as it is good.
+    pub fn chain(&mut self) -> Result<()> {
+        let chain = self.store.chain;
+        let start = self.from.map_or(LogEnd::default(), |checkpoint| checkpoint.head.start);
+        for (i, found) in chain.iter().enumerate() {
+            let chunk = self.add(found)?;
+            self.proven(found.header.watermark);
+            if !follows(chain, i) {
+                self.end = found.header.before;
+                self.proven(self.end.last_seq); // nothing is removed before all of it is on stable storage
+            }
+            let expected = expected(chain, i);
+            let known = expected.filter(|_| found.header.chunk < start.chunk);
+            let (at, whole) = match known {
+                Some(end) => {
+                    self.end = end;
+                    (end.valid_bytes, true)
+                }
+                None => {
+                    self.reach(if found.header.chunk == start.chunk { start } else { self.end });
+                    self.chunk(found, &chunk, limit(chain, i))?
+                }
+            };
+            chunk.seal(self.end);
+            if let Some(end) = found.end {
+                self.proven(end.last_seq); // a manifest names only what is on stable storage
+            }
+            match expected {
+                None if whole => {}
+                Some(end) if end.last_seq == self.end.last_seq && end.digest == self.end.digest => {}
+                _ => return self.judge(&chain[i..], at),
+            }
+        }
+        match self.store.witness {
+            Some(witness) if witness.tail.end.last_seq > self.end.last_seq => Err(self.too_short(witness)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a chunk of the chain a part of the store, in the slot that the checkpoint says.
+    fn add(&self, found: &Found) -> Result<Arc<Chunk>> {
+        let slot = self.from.map(|checkpoint| checkpoint.slot_of(found.header.chunk).map_or(checkpoint.slots_end(), |slot| slot.slot));
+        self.store.chunks.add(&found.header, Arc::clone(&found.file), None, slot.unwrap_or(0))
+    }
+
+    /// The log is good up to `end`.
+    fn reach(&mut self, end: LogEnd) {
+        self.end = end;
+        self.passed |= self.from.is_some_and(|checkpoint| checkpoint.tail.end == end);
+    }
+
+    /// Gives on what is to be applied.
+    fn flush(&mut self) -> Result<()> {
+        if !self.batch.ops.is_empty() {
+            self.batch = (self.apply)(std::mem::take(&mut self.batch))?;
+            (self.tell)(self.progress);
+        }
+        Ok(())
+    }
+
+    /// Everything up to `watermark` is on stable storage.
+    fn proven(&mut self, watermark: u64) {
+        self.watermark = self.watermark.max(watermark);
+        while self.doubts.get(1).is_some_and(|next| next.before.last_seq <= self.watermark) {
+            self.doubts.pop_front();
+        }
+    }
+
+    /// The log is good to its end, and that is not all.
+    fn too_short(&self, witness: &Checkpoint) -> Error {
+        let (path, name, good_until) = (self.store.path, witness.name(), self.end.last_seq);
+        let (file, last) = (file_name(self.end.chunk), witness.tail.end.last_seq);
+        let text = format!(
+            "store {path}: records {} to {last} were on stable storage, as {name} says, and are missing behind byte {} of {file}: \
+             restore the store from a backup (or move {name} away, if older chunk files were put there on purpose)",
+            good_until + 1,
+            self.end.valid_bytes
+        );
+        Error::new(Code::CORRUPTED, text)
+    }
+
+    /// Nothing good is at byte `at` of the first chunk of `rest`: a torn tail, or damage?
+    fn judge(&self, rest: &[Found], at: u64) -> Result<()> {
+        let good_until = self.end.last_seq;
+        let mut proven = self.watermark;
+        for (i, found) in rest.iter().enumerate() {
+            proven = proven.max(found.header.watermark);
+            if proven <= good_until {
+                proven = proven.max(self.evidence(found, if i == 0 { at } else { CHUNK_HEADER_LEN as u64 })?);
+            }
+        }
+        let file = file_name(rest.first().map_or(0, |found| found.header.chunk));
+        if proven > good_until {
+            return Err(Error::new(
+                Code::CORRUPTED,
+                format!(
+                    "store {}: {file} is damaged at byte {at}: records {} to {proven} were on stable storage and cannot be \
+                     read; restore the store from a backup",
+                    self.store.path,
+                    good_until + 1
+                ),
+            ));
+        }
+        let text = format!("store {}: the unfinished end of {file} was cut at byte {at}", self.store.path);
+        log::write(log::Level::Info, "recover", &text);
+        Ok(())
+    }
+
+    /// The highest watermark in any good frame header behind `from`.
+    fn evidence(&self, found: &Found, from: u64) -> Result<u64> {
+        let salt = found.header.salt();
+        let mut window = Window::new(&*found.file, found.len);
+        let mut highest = 0;
+        let mut at = from.next_multiple_of(ALIGN as u64);
+        while let Some(bytes) = window.bytes(at, FRAME_HEADER_LEN as u64).map_err(|e| self.read_failed(found, &e))? {
+            if let Some(frame) = FrameHeader::decode(bytes, salt, at) {
+                highest = highest.max(frame.watermark);
+            }
+            at += ALIGN as u64;
+        }
+        Ok(highest)
+    }
+
+    /// What was found must stay found: it is made durable before anybody reads it. False: it has changed by that.
+    ///
+    /// A sync alone would not do. If a sync failed earlier, the kernel may show bytes that it takes for written and that
+    /// are not on the disk; whoever wrote behind them would lose everything with them. So what no watermark proves to
+    /// be durable is synced, dropped from the kernel's memory, and read once more.
+    pub fn is_durable(&self, dir: &dyn Dir) -> Result<bool> {
+        let chain = self.store.chain;
+        let kept = self.store.kept(&self.end);
+        if self.watermark < self.end.last_seq
+            && let Some(first) = self.doubts.front()
+        {
+            let mut end = first.before;
+            for (i, found) in chain[..kept].iter().enumerate().filter(|(_, found)| found.header.chunk >= first.chunk) {
+                self.make_stable(found)?;
+                let mut window = Window::new(&*found.file, limit(chain, i));
+                if found.header.chunk != first.chunk && !follows(chain, i) {
+                    end = found.header.before;
+                }
+                let mut at = if found.header.chunk == first.chunk { first.at } else { CHUNK_HEADER_LEN as u64 };
+                while let Some(good) = self.next_frame(&mut window, found, at, &end, &mut Nothing)? {
+                    at = good.at + good.len;
+                    end = good.end;
+                }
+            }
+            if end != self.end {
+                return Ok(false);
+            }
+        }
+        // A chunk that was begun and never used: its header may say where the one before it was cut.
+        let Some(unused) = chain.get(kept) else { return Ok(true) };
+        self.make_stable(unused)?;
+        dir.sync().map_err(|e| Error::from_io(format_args!("store {}: syncing the directory failed", self.store.path), &e))?;
+        let mut header = Window::new(&*unused.file, CHUNK_HEADER_LEN as u64);
+        let block = header.bytes(0, CHUNK_HEADER_LEN as u64).map_err(|e| self.read_failed(unused, &e))?;
+        Ok(block.map(ChunkHeader::decode) == Some(Ok(unused.header)))
+    }
+
+    /// Syncs a file and has the next reads come from the disk.
+    fn make_stable(&self, found: &Found) -> Result<()> {
+        found.file.sync().map_err(|e| {
+            let file = file_name(found.header.chunk);
+            Error::from_io(format_args!("store {}: syncing {file} failed", self.store.path), &e)
+        })?;
+        found.file.forget();
+        Ok(())
+    }
+
+    fn read_failed(&self, found: &Found, error: &std::io::Error) -> Error {
+        let file = file_name(found.header.chunk);
+        Error::from_io(format_args!("store {}: reading {file} failed, so it is not known what it holds", self.store.path), error)
+    }
+
+    /// Replays one chunk, from where the log is good if that is in it, up to `limit`. Returns where the good frames end, and
+    /// whether nothing lies behind them.
+    fn chunk(&mut self, found: &Found, chunk: &Chunk, limit: u64) -> Result<(u64, bool)> {
+        let mut window = Window::new(&*found.file, limit);
+        let mut at = if self.end.chunk == chunk.id { self.end.valid_bytes } else { CHUNK_HEADER_LEN as u64 };
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.slot = chunk.slot;
+        loop {
+            let hasher = self.hasher;
+            let mut ops = Ops { before: batch.ops.len(), ops: &mut batch.ops, hasher: &hasher, slot: chunk.slot };
+            let Some(good) = self.next_frame(&mut window, found, at, &self.end, &mut ops)? else { break };
+            at = good.at + good.len;
+            if good.header.kind == FrameKind::Data && (good.at % BLOCK_BYTES as u64 == 0 || self.doubts.is_empty()) {
+                self.doubts.push_back(Doubt { chunk: chunk.id, at: good.at, before: self.end });
+            }
+            self.reach(good.end);
+            self.proven(good.header.watermark);
+            self.progress.done += good.len;
+            if batch.ops.len() >= BATCH_OPS {
+                batch = (self.apply)(batch)?;
+                batch.slot = chunk.slot;
+                (self.tell)(self.progress);
+            }
+        }
+        self.batch = batch;
+        self.flush()?;
+        let rest_is_zero = is_zero(&mut window, at, limit).map_err(|e| self.read_failed(found, &e))?;
+        Ok((at, rest_is_zero))
+    }
+
+    /// The frame that follows the log's end `before`, looked for from `at` on.
+    ///
+    /// It follows at once, or, behind a sync, on the next fresh block. What lies in the gap says nothing: a crash may
+    /// leave anything where nobody has written. The digest tells whether it is the next.
+    fn next_frame(&self, window: &mut Window<'_>, found: &Found, at: u64, before: &LogEnd, take: &mut impl Take) -> Result<Option<Good>> {
+        let fresh = at.next_multiple_of(BLOCK_BYTES as u64);
+        let good = self.frame(window, found, at, before, take)?;
+        if good.is_some() || fresh == at { Ok(good) } else { self.frame(window, found, fresh, before, take) }
+    }
+
+    /// The frame at `at`, if there is one, all of it is good, and it follows `before`.
+    fn frame(&self, window: &mut Window<'_>, found: &Found, at: u64, before: &LogEnd, take: &mut impl Take) -> Result<Option<Good>> {
+        let salt = found.header.salt();
+        let bytes = window.bytes(at, FRAME_HEADER_LEN as u64).map_err(|e| self.read_failed(found, &e))?;
+        let Some(header) = bytes.and_then(|bytes| FrameHeader::decode(bytes, salt, at)) else { return Ok(None) };
+        let (Some(len), Some(last_seq)) = (header.len(), header.last_seq()) else { return Ok(None) };
+        if header.digest_before != before.digest || header.first_seq <= before.last_seq {
+            return Ok(None);
+        }
+        let Some(bytes) = window.bytes(at, len).map_err(|e| self.read_failed(found, &e))? else { return Ok(None) };
+        let (head, payload) = bytes.split_at(header.payload_at() as usize);
+        let table = &head[FRAME_HEADER_LEN..];
+        let listed: u64 = table.chunks_exact(BATCH_ENTRY_LEN).map(|entry| u64::from(BatchEntry::decode(entry).records)).sum();
+        let payload_at = at + header.payload_at();
+        let digest = digest_of(&header, table, payload, payload_at, salt, take)?;
+        let good = listed == u64::from(header.records) && digest == Some(header.digest);
+        let waved_through = planted(Bug::ApplyHalfBatch) || (planted(Bug::AcceptZeroTail) && payload.ends_with(&[0; 64]));
+        if !good && !waved_through {
+            take.give_back();
+            return Ok(None);
+        }
+        // A frame without records says something of the log and is no part of it: nothing depends on whether it
+        // reached the disk.
+        let end = match header.kind {
+            FrameKind::Data => LogEnd { chunk: found.header.chunk, valid_bytes: at + len, last_seq, digest: header.digest },
+            FrameKind::Beat | FrameKind::Close => {
+                take.give_back();
+                *before
+            }
+        };
+        Ok(Some(Good { header, at, len, end }))
+    }
+}
+
+/// Whether the chunk before chunk `i` of the chain is the one that was written to before it; else there were others.
+fn follows(chain: &[Found], i: usize) -> bool {
+    let before = chain[i].header.before.chunk;
+    if i == 0 { before == 0 } else { chain[i - 1].header.chunk == before }
+}
+
+/// Where chunk `i` of the chain ends, as the manifest or its successor says.
+pub fn expected(chain: &[Found], i: usize) -> Option<LogEnd> {
+    chain[i].end.or(chain.get(i + 1).map(|next| next.header.before))
+}
+
+/// How far it is to be read.
+fn limit(chain: &[Found], i: usize) -> u64 {
+    expected(chain, i).map_or(u64::MAX, |end| end.valid_bytes).min(chain[i].len)
+}
+
+/// Whether there are only zeros from `at` to `limit`.
+fn is_zero(window: &mut Window<'_>, mut at: u64, limit: u64) -> std::io::Result<bool> {
+    while at < limit {
+        let len = (limit - at).min(1 << 16);
+        if window.bytes(at, len)?.is_some_and(|bytes| bytes.iter().any(|byte| *byte != 0)) {
+            return Ok(false);
+        }
+        at += len;
+    }
+    Ok(true)
+}
+
+/// The digest that a frame with these records has; `None` if a record is bad or their number is wrong.
+fn digest_of(frame: &FrameHeader, table: &[u8], payload: &[u8], payload_at: u64, salt: Salt, take: &mut impl Take) -> Result<Option<u64>> {
+    let mut digest = Digest::new(frame.digest_before);
+    // A record takes more than its header: what the frame says of their number is not believed.
+    let most = (frame.records as usize).min(payload.len() / HEADER_LEN);
+    take.expect(most)?;
+    let (mut at, mut records) = (0, 0);
+    while at < payload.len() && records < most {
+        let offset = payload_at + at as u64;
+        let Ok((record, len)) = Record::parse_checked(&payload[at..], salt.at(offset)) else { return Ok(None) };
+        digest.record(stored_sum(&payload[at..]));
+        take.take(&record, offset, len);
+        at += len;
+        records += 1;
+    }
+    digest.table(table);
+    let whole = at == payload.len() && records == frame.records as usize;
+    Ok(whole.then(|| digest.finish(frame.kind, frame.first_seq, frame.payload_len)))
+}
