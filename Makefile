@@ -42,6 +42,10 @@ valgrind:
 bench: lib $(TARGET_DIR)/bench/bench
 	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores $(ARGS)
 
+##  make ratios     what packing gains and costs, with every codec there is
+ratios:
+	$(CARGO) bench --quiet --features zstd --bench compression
+
 $(TARGET_DIR)/bench/bench: benches/bench.c benches/support.h $(wildcard include/kvserver/*.h)
 	@mkdir -p $(TARGET_DIR)/bench
 	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Wpedantic $(CFLAGS) -Iinclude $< -L$(LIB_DIR) -lkvbatch -Wl,-rpath,$(abspath $(LIB_DIR)) -o $@
@@ -64,4 +68,4 @@ lint:
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind bench coverage headers lint clean
+.PHONY: all help lib demo test examples valgrind bench ratios coverage headers lint clean

@@ -80,6 +80,7 @@ enum Ready {
     #[cfg(feature = "zstd")]
     Zstd(Zstd),
     /// Of a codec that this build lacks.
+    #[cfg(not(feature = "zstd"))]
     Foreign,
 }
 

@@ -93,6 +93,12 @@ impl<'a> Record<'a> {
         Record { kind: Kind::Delete, ..Record::put(key, &[]) }
     }
 
+    /// Whether it is no longer there at this time, in milliseconds since 1970.
+    #[inline]
+    pub fn has_expired(&self, now_ms: u64) -> bool {
+        self.expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms)
+    }
+
     fn optional_len(&self) -> usize {
         8 * usize::from(self.expiry_ms.is_some()) + 8 * usize::from(self.version.is_some()) + 4 * usize::from(self.codec == Codec::Lz4)
     }

@@ -130,7 +130,7 @@ impl NativeEngine {
         let hash = self.hasher.hash(record.key);
         let place = Place::new(victim.slot, offset, bytes.len());
         let current = self.index.read().get(&hash);
-        let expired = record.expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms);
+        let expired = record.has_expired(now_ms);
         match (record.kind, current) {
             (Kind::Put, Some(current)) if current == place && !expired => match packer.pack(record) {
                 Some(packed) => moving.add_packed(hash, &packed, place),

@@ -187,9 +187,8 @@ fn ask_for(view: &View, read: &ReadOp) {
 #[inline]
 fn look(bytes: &[u8], seen: &Seen, place: Place, op: u32, reader: &mut dyn Reader, with: &With<'_>) -> Look {
     let Ok((record, _)) = Record::parse_checked(bytes, seen.chunk.salt.at(place.offset())) else { return Look::Damaged };
-    let expired = record.expiry_ms.is_some_and(|expiry_ms| expiry_ms <= with.now_ms);
     // Another key under the same 128 bits: as good as impossible, and harmless.
-    if record.kind != Kind::Put || expired || record.key != reader.key(op) {
+    if record.kind != Kind::Put || record.has_expired(with.now_ms) || record.key != reader.key(op) {
         return Look::NotThere;
     }
     match stored_value(&with.dictionaries, &record, with.store_path) {

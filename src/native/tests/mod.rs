@@ -9,6 +9,7 @@ mod format;
 mod found;
 mod golden;
 mod model;
+mod packing;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;
