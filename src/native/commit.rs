@@ -94,6 +94,23 @@ impl NativeEngine {
         Ok(staged)
     }
 
+    /// Gives a beat its place: a group without members that says how far the log is durable.
+    pub(super) fn stage_beat(&self) -> Result<Staged> {
+        self.check_open()?;
+        let beat = self.log.stage_beat()?;
+        let frame = beat.map(|(place, head)| Frame { end: place.before(), place, head, hot: None });
+        Ok(Staged { log: Arc::clone(&self.log), frame, settled: false })
+    }
+
+    /// Says in the log how far it is durable, if it does not say so yet: until then, damage of the last durable group
+    /// could not be told from an end that was never finished.
+    pub fn beat(&self) -> Result<()> {
+        let mut turn = self.line.draw();
+        let mut staged = turn.stage(|| self.stage_beat())?;
+        let written = self.write(&mut staged, &[]);
+        turn.publish(|| self.publish(staged, written, &mut []))
+    }
+
     /// Hands the frame to the disk; several groups may be here at the same time. The number of calls it took.
     pub(super) fn write(&self, staged: &mut Staged, group: &[Commit<'_>]) -> io::Result<u64> {
         let Some(Frame { place, head, hot, .. }) = &mut staged.frame else { return Ok(0) };

@@ -194,6 +194,7 @@ impl NativeEngine {
             number: numbers.next,
             covers,
             newest: chunks.last().map_or(0, |newest| newest.id),
+            watermark: durable,
             // A chunk that was begun and never used says nothing.
             chunks: settled.into_iter().filter(|end| end.chunk != victim.id && end.valid_bytes > CHUNK_HEADER_LEN as u64).collect(),
         };

@@ -1,13 +1,14 @@
-//! The compactor: the thread that compacts and writes checkpoints in the background, at a pace that leaves the disk to
-//! commits.
+//! The compactor: the thread that compacts, writes checkpoints and beats in the background, at a pace that leaves the
+//! disk to commits.
 //!
-//! It sleeps until a chunk was begun: only then is there something new to look at.
+//! It sleeps until a chunk was begun, or something durable was written that the log does not yet say to be so: only then
+//! is there anything to do. In an idle store it does not wake up.
 
 use super::NativeEngine;
 use crate::base::code::Code;
 use crate::base::error::Result;
 use crate::base::log;
-use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, spawn};
 use std::sync::Weak;
 use std::thread::JoinHandle;
@@ -21,6 +22,8 @@ pub(super) struct Compactor {
     thread: Mutex<Option<JoinHandle<()>>>,
     /// Chunks begun when it was last woken.
     chunks_seen: AtomicU64,
+    /// It waits for the store to be idle, to beat then.
+    beat_wanted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -46,7 +49,8 @@ impl Pace {
 impl NativeEngine {
     /// Starts the thread, if the options give it anything to do.
     pub(super) fn start_compactor(self: &Arc<Self>) -> Result<()> {
-        let idle = self.options.min_fill_percent == 0 && self.options.checkpoint_log_bytes == 0;
+        let options = &self.options;
+        let idle = options.min_fill_percent == 0 && options.checkpoint_log_bytes == 0 && options.beat_idle_ms == 0;
         if idle || !self.options.background {
             return Ok(());
         }
@@ -56,8 +60,13 @@ impl NativeEngine {
         Ok(())
     }
 
-    /// Wakes the compactor if a chunk was begun since it was last woken.
+    /// Wakes the compactor if there is anything new for it: a chunk was begun, or a beat is wanted.
     pub(super) fn wake_compactor(&self) {
+        if self.log.wants_beat() && !self.compactor.beat_wanted.load(Ordering::Relaxed) && self.options.beat_idle_ms > 0 {
+            let _state = self.compactor.state.lock(); // it looks before it sleeps, under this lock
+            self.compactor.beat_wanted.store(true, Ordering::Relaxed);
+            self.compactor.changed.notify_one();
+        }
         let begun = self.counters.chunks_created.load(Ordering::Relaxed);
         if begun != self.compactor.chunks_seen.load(Ordering::Relaxed) {
             self.compactor.chunks_seen.store(begun, Ordering::Relaxed);
@@ -101,32 +110,74 @@ impl NativeEngine {
 
 impl Compactor {
     fn run(&self, engine: &Weak<NativeEngine>) {
-        loop {
-            {
-                let mut state = self.state.lock();
-                while !state.wanted && !state.stopping {
-                    self.changed.wait(&mut state);
-                }
-                if state.stopping {
-                    return;
-                }
-                state.wanted = false;
-            }
+        while let Some(task) = self.next_task(engine) {
             let Some(engine) = engine.upgrade() else { return };
-            loop {
-                engine.checkpoint_if_due();
-                if engine.options.min_fill_percent == 0 {
-                    break;
-                }
-                match engine.compact_once(engine.options.min_fill_percent) {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) => {
-                        if error.code != Code::INVALID_STATE {
-                            log::write(log::Level::Warn, "compact", &error.message);
-                        }
-                        break; // the next chunk brings the next try
+            match task {
+                Task::Beat => engine.beat_or_log(),
+                Task::TidyUp => engine.tidy_up(),
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do; `None`: the store is being closed.
+    fn next_task(&self, engine: &Weak<NativeEngine>) -> Option<Task> {
+        let mut groups_seen = None;
+        let mut state = self.state.lock();
+        loop {
+            if state.stopping {
+                return None;
+            }
+            if std::mem::take(&mut state.wanted) {
+                return Some(Task::TidyUp);
+            }
+            if !self.beat_wanted.load(Ordering::Relaxed) {
+                self.changed.wait(&mut state);
+                continue;
+            }
+            let (groups, idle_ms) = {
+                let engine = engine.upgrade()?;
+                (engine.counters.groups.load(Ordering::Relaxed), engine.options.beat_idle_ms)
+            };
+            if groups_seen.replace(groups) == Some(groups) {
+                self.beat_wanted.store(false, Ordering::Relaxed);
+                return Some(Task::Beat);
+            }
+            self.changed.wait_for(&mut state, Duration::from_millis(idle_ms));
+        }
+    }
+}
+
+/// What the compactor does next.
+enum Task {
+    /// Say in the log how far it is durable.
+    Beat,
+    /// Checkpoints and compaction, as far as they are due.
+    TidyUp,
+}
+
+impl NativeEngine {
+    fn beat_or_log(&self) {
+        if let Err(error) = self.beat()
+            && error.code != Code::INVALID_STATE
+        {
+            log::write(log::Level::Warn, "beat", &error.message);
+        }
+    }
+
+    fn tidy_up(&self) {
+        loop {
+            self.checkpoint_if_due();
+            if self.options.min_fill_percent == 0 {
+                return;
+            }
+            match self.compact_once(self.options.min_fill_percent) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => {
+                    if error.code != Code::INVALID_STATE {
+                        log::write(log::Level::Warn, "compact", &error.message);
                     }
+                    return; // the next chunk brings the next try
                 }
             }
         }

@@ -5,6 +5,7 @@
 
 use crate::base::crc;
 use crate::base::limits::BLOCK_BYTES;
+use crate::engine::record::ALIGN;
 
 /// First bytes of a chunk: not text, and mangled by anything that converts line ends or strips the high bit.
 const MAGIC: [u8; 8] = *b"\x89KVB\r\n\x1a\n";
@@ -254,6 +255,13 @@ impl FrameHeader {
     pub fn last_seq(&self) -> Option<u64> {
         self.first_seq.checked_add(u64::from(self.records)).map(|next| next.saturating_sub(1))
     }
+}
+
+/// Where the frame behind one that ends at byte `end` may begin, in the order in which to look: at once; behind a sync,
+/// on the next block; behind a beat that cannot be read, one block further, for a beat is no part of the log.
+pub fn places_of_next(end: u64) -> [u64; 3] {
+    let block = end.next_multiple_of(BLOCK_BYTES as u64);
+    [end.next_multiple_of(ALIGN as u64), block, block.saturating_add(BLOCK_BYTES as u64)]
 }
 
 /// One entry of a frame's batch table.

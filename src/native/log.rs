@@ -6,9 +6,11 @@
 //! failed sync nothing is written any more; after a failed write the log goes on in a new chunk whose header says
 //! where the old one was cut, so that what lies behind the cut can never come back.
 
+mod remark;
+
 use super::chunks::{Chunk, Chunks, file_name};
 use super::dictionary::Names;
-use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd};
+use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, LogEnd};
 use super::hot::HotChunk;
 use super::options::Options;
 use crate::base::clock;
@@ -37,6 +39,8 @@ pub struct Log {
     durable: AtomicU64,
     /// The chunk of the last group that readers can see: it says where the log stands.
     published_chunk: AtomicU64,
+    /// The highest watermark that stands in the log: what is durable beyond it, nothing proves yet.
+    witnessed: AtomicU64,
 }
 
 struct LogState {
@@ -125,6 +129,13 @@ pub enum SyncWay {
     ByFiles,
 }
 
+impl Place {
+    /// Where the log ends without what is written here.
+    pub fn before(&self) -> LogEnd {
+        self.before
+    }
+}
+
 impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
@@ -146,8 +157,9 @@ impl Log {
             leftovers,
         };
         let (published, durable) = (AtomicU64::new(end.last_seq), AtomicU64::new(end.last_seq));
-        let published_chunk = AtomicU64::new(end.chunk);
-        Log { dir, store_path, options, state: Mutex::new(state), syncing: Mutex::new(()), published, durable, published_chunk }
+        let (published_chunk, witnessed) = (AtomicU64::new(end.chunk), AtomicU64::new(end.last_seq));
+        let (state, syncing) = (Mutex::new(state), Mutex::new(()));
+        Log { dir, store_path, options, state, syncing, published, durable, published_chunk, witnessed }
     }
 
     /// Gives a group of `records` records and `payload_len` bytes its place. `durable`: it is to be synced.
@@ -198,13 +210,15 @@ impl Log {
         if sync != SyncWay::ByWrite {
             state.mark_unsynced(&chunk, last_seq);
         }
+        let watermark = self.durable.load(Ordering::Acquire);
+        self.witnessed.store(watermark, Ordering::Relaxed);
         Ok(Place {
             chunk,
             hot,
             offset,
             first_seq,
             last_seq,
-            watermark: self.durable.load(Ordering::Acquire),
+            watermark,
             digest_before: before.digest,
             before,
             generation: state.generation,
@@ -235,8 +249,7 @@ impl Log {
                 return Err(poison.clone().in_doubt());
             }
             if state.generation != place.generation {
-                let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
-                return Err(Error::new(Code::DISK_FULL, text).in_doubt());
+                return Err(given_up());
             }
         }
         match place.sync {
@@ -260,6 +273,10 @@ impl Log {
         let mut state = self.state.lock();
         if let Some(poison) = &state.poison {
             return poison.clone().in_doubt();
+        }
+        // What happens to a file that was taken out of the store with all that was in it says nothing about the others.
+        if state.generation != place.generation && chunks.by_age().iter().all(|chunk| chunk.id != place.chunk.id) {
+            return given_up();
         }
         // For want of space or memory nothing is broken; anything else may mean that the file is.
         if failed.code != Code::DISK_FULL && !failed.transient {
@@ -367,32 +384,6 @@ impl Log {
         self.state.lock().poison.get_or_insert_with(|| poisoned("a commit was broken off by an internal error"));
     }
 
-    /// Ends the log with a frame that says so. Everything is durable.
-    pub fn close(&self) -> Result<()> {
-        let state = self.state.lock();
-        let (Some(active), end) = (&state.active, state.end) else { return Ok(()) };
-        if end.chunk != active.chunk.id {
-            return Ok(());
-        }
-        let offset = active.next.next_multiple_of(BLOCK_BYTES as u64);
-        let first_seq = state.last_given + 1;
-        let digest = super::frame::Digest::new(end.digest).finish(FrameKind::Close, first_seq, 0);
-        let frame = FrameHeader {
-            kind: FrameKind::Close,
-            first_seq,
-            watermark: self.durable.load(Ordering::Acquire),
-            payload_len: 0,
-            records: 0,
-            batches: 0,
-            digest_before: end.digest,
-            digest,
-        };
-        let header = frame.encode(active.chunk.salt, offset);
-        write_all_at(&*active.chunk.file, &mut [IoSlice::new(&header)], offset, true)
-            .map(drop)
-            .map_err(|e| Error::from_io(format_args!("store {}: closing {}", self.store_path, file_name(active.chunk.id)), &e))
-    }
-
     /// Makes the next chunk: file, header, both on stable storage, before anything in it can be acknowledged.
     fn begin_chunk(&self, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
         let header = ChunkHeader {
@@ -421,6 +412,7 @@ impl Log {
         if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
             before.seal(state.end);
         }
+        self.witnessed.fetch_max(header.watermark, Ordering::Relaxed);
         state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
         state.fresh_block = true;
         state.fresh_chunk = false;
@@ -455,6 +447,11 @@ impl LogState {
             None => self.unsynced.push((Arc::clone(chunk), seq)),
         }
     }
+}
+
+fn given_up() -> Error {
+    let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
+    Error::new(Code::DISK_FULL, text).in_doubt()
 }
 
 fn poisoned(cause: &str) -> Error {

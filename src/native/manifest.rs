@@ -10,7 +10,7 @@ use crate::base::limits::BLOCK_BYTES;
 
 const MAGIC: [u8; 8] = *b"\x89KVM\r\n\x1a\n";
 const FORMAT_VERSION: u32 = 1;
-const HEADER_LEN: usize = 64;
+const HEADER_LEN: usize = 72;
 const ENTRY_LEN: usize = 32;
 
 /// See the top of this file.
@@ -24,6 +24,8 @@ pub struct Manifest {
     pub covers: u64,
     /// The newest chunk at the time: it must be there, or one behind it.
     pub newest: u64,
+    /// Everything up to this sequence number was on stable storage: a log that ends before it has lost something.
+    pub watermark: u64,
     /// The chunks up to there that are part of the store, oldest first, each with its end.
     pub chunks: Vec<LogEnd>,
 }
@@ -51,6 +53,7 @@ impl Manifest {
         copy.extend_from_slice(&self.number.to_le_bytes());
         copy.extend_from_slice(&self.covers.to_le_bytes());
         copy.extend_from_slice(&self.newest.to_le_bytes());
+        copy.extend_from_slice(&self.watermark.to_le_bytes());
         copy.extend_from_slice(&[0; 8]); // the checksum's place, and room
         for end in &self.chunks {
             for field in [end.chunk, end.valid_bytes, end.last_seq, end.digest] {
@@ -95,6 +98,7 @@ impl Manifest {
             number: u64_at(header, 32)?,
             covers: u64_at(header, 40)?,
             newest: u64_at(header, 48)?,
+            watermark: u64_at(header, 56)?,
             chunks: entries.chunks_exact(ENTRY_LEN).map(end_of).collect::<Option<_>>()?,
         })
     }
@@ -107,7 +111,7 @@ mod tests {
     #[test]
     fn either_copy_is_enough() {
         let end = |chunk| LogEnd { chunk, valid_bytes: 5000 + chunk, last_seq: 10 * chunk, digest: 77 };
-        let manifest = Manifest { store: [3; 16], number: 4, covers: 9, newest: 10, chunks: (1..300).map(end).collect() };
+        let manifest = Manifest { store: [3; 16], number: 4, covers: 9, newest: 10, watermark: 99, chunks: (1..300).map(end).collect() };
         let good = manifest.encode();
         assert_eq!(Manifest::decode(&good).as_ref(), Some(&manifest));
         let used = HEADER_LEN + ENTRY_LEN * manifest.chunks.len();

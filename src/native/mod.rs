@@ -148,7 +148,9 @@ impl NativeEngine {
         let mut turn = self.turn();
         turn.stage(|| self.log.stage_sync());
         let published = turn.publish(|| self.log.published());
-        self.log.sync_files(published, &self.counters)
+        self.log.sync_files(published, &self.counters)?;
+        self.wake_compactor();
+        Ok(())
     }
 
     /// Milliseconds since 1970, by which records expire; never goes back, so that none comes back.

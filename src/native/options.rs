@@ -20,6 +20,8 @@ pub struct Options {
     pub background: bool,
     /// A checkpoint of the index is written when this much log, in bytes, has come since the last; 0: never by itself.
     pub checkpoint_log_bytes: u64,
+    /// When nothing was committed for so long, the log is made to say how far it is durable; 0: never.
+    pub beat_idle_ms: u64,
 }
 
 /// The hot log takes this much at the most, and this share of the machine's memory, unless told otherwise.
@@ -28,6 +30,9 @@ const HOT_LOG_SHARE: u64 = 16;
 
 /// Log between two checkpoints, unless told otherwise: what replays in well under a second.
 const CHECKPOINT_LOG_BYTES: u64 = 256 << 20;
+
+/// Idle time before a beat, unless told otherwise: as long as this the last durable group has no witness.
+const BEAT_IDLE_MS: u64 = 100;
 
 impl Default for Options {
     fn default() -> Self {
@@ -40,6 +45,7 @@ impl Default for Options {
             compacted_codec: Codec::Dense,
             background: true,
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
+            beat_idle_ms: BEAT_IDLE_MS,
         }
     }
 }

@@ -34,6 +34,8 @@ const WORSE_PERCENT: u64 = 120;
 const PAUSE_CHUNKS: u32 = 8;
 /// A chunk with less than this share of a full one in it teaches too little.
 const TEACHING_SHARE: u64 = 64;
+/// So does one of whose values less than this share is fresh.
+const FRESH_SHARE: u64 = 4;
 
 /// What was learned from the chunks before.
 #[derive(Default)]
@@ -55,6 +57,8 @@ pub(super) struct Packer {
     zstd: Option<crate::engine::zstd::Packer>,
     raw: Vec<u8>,
     packed: Vec<u8>,
+    /// Of the chunk, before anything was moved.
+    live_bytes: u64,
     raw_bytes: u64,
     packed_bytes: u64,
 }
@@ -67,7 +71,8 @@ impl NativeEngine {
         if codec.names_dictionary() && self.is_time_to_learn(victim, dictionary.is_some()) {
             dictionary = self.learn(victim, dictionary)?;
         }
-        Packer::new(codec, dictionary, self.dictionaries.table())
+        let packer = Packer::new(codec, dictionary, self.dictionaries.table())?;
+        Ok(Packer { live_bytes: victim.live_bytes(), ..packer })
     }
 
     fn is_time_to_learn(&self, victim: &Chunk, has_dictionary: bool) -> bool {
@@ -88,6 +93,9 @@ impl NativeEngine {
         let of_parity = |odd| samples.iter().enumerate().filter(move |(i, _)| (i % 2 == 1) == odd).map(|(_, sample)| &sample[..]);
         let (to_learn, to_judge): (Vec<_>, Vec<_>) = (of_parity(false).collect(), of_parity(true).collect());
         let raw: usize = to_judge.iter().map(|sample| sample.len()).sum();
+        if raw as u64 * 2 * FRESH_SHARE < victim.live_bytes().min(SAMPLE_BYTES as u64) {
+            return Ok(present); // most of it is packed already, and the rest is what could not be
+        }
         let judge = |dictionary| Ok::<_, Error>(Packer::new(codec, dictionary, Table::default())?.total(&to_judge));
         let with_present = judge(present.clone())?;
         let candidate = contents(codec, &to_learn).and_then(|contents| Dictionary::new(1, codec, &contents).map(|made| (contents, made)));
@@ -156,7 +164,8 @@ impl NativeEngine {
 
     /// Takes note of how a chunk was packed.
     pub(super) fn packed(&self, packer: &Packer) {
-        if packer.raw_bytes >= self.options.chunk_bytes / TEACHING_SHARE {
+        let is_telling = packer.raw_bytes >= self.options.chunk_bytes / TEACHING_SHARE;
+        if is_telling && packer.raw_bytes * FRESH_SHARE >= packer.live_bytes {
             self.experience.lock().of_moved = packer.packed_bytes * 1000 / packer.raw_bytes.max(1);
         }
     }
@@ -204,6 +213,7 @@ impl Packer {
             zstd,
             raw: Vec::new(),
             packed: Vec::new(),
+            live_bytes: 0,
             raw_bytes: 0,
             packed_bytes: 0,
         })

@@ -64,8 +64,16 @@ pub struct Store<'a> {
     pub chain: &'a [Found],
     /// The last chunk that the manifest speaks for.
     covers: u64,
-    /// The checkpoint that proves most about the log.
-    pub witness: Option<&'a Checkpoint>,
+    /// The file beside the chunks that proves most about the log.
+    pub witness: Option<Witness>,
+}
+
+/// A checkpoint or manifest: it is finished only when what it speaks of is on stable storage.
+pub struct Witness {
+    /// Its file name.
+    pub name: String,
+    /// Everything up to this sequence number was on stable storage.
+    pub last_seq: u64,
 }
 
 /// What reading gave.
@@ -124,7 +132,9 @@ fn look(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunks, tell
     let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path)?;
     let (known, foreign): (Vec<_>, Vec<_>) = known.into_iter().partition(|checkpoint| checkpoint.head.store == store);
     let covers = manifest.as_ref().map_or(0, |manifest| manifest.covers);
-    let witness = known.iter().max_by_key(|checkpoint| checkpoint.tail.end.last_seq);
+    let by_checkpoint = known.iter().map(|checkpoint| Witness { name: checkpoint.name(), last_seq: checkpoint.tail.end.last_seq });
+    let by_manifest = manifest.iter().map(|manifest| Witness { name: manifest::file_name(manifest.number), last_seq: manifest.watermark });
+    let witness = by_checkpoint.chain(by_manifest).max_by_key(|witness| witness.last_seq);
     let found = Store { path: store_path, chunks, chain: &chain, covers, witness };
     let (reading, used) = found.read_best(dir, &known, secret, tell)?;
     let Reading::Done { index, end, loaded_keys, replayed } = reading else { return Ok(None) };

@@ -9,10 +9,11 @@ use super::checkpoint::Checkpoint;
 use super::chunks::{Chunk, file_name};
 use super::frame::{
     BATCH_ENTRY_LEN, BatchEntry, CHUNK_HEADER_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt,
+    places_of_next,
 };
 use super::index::Place;
 use super::inventory::Found;
-use super::recovery::{Progress, Store};
+use super::recovery::{Progress, Store, Witness};
 use super::window::Window;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
@@ -121,8 +122,7 @@ impl<'a> Replay<'a> {
             from,
             passed: false,
             end: LogEnd::default(),
-            // A checkpoint is finished only when what it speaks of is on stable storage.
-            watermark: store.witness.map_or(0, |witness| witness.tail.end.last_seq),
+            watermark: store.witness.as_ref().map_or(0, |witness| witness.last_seq),
             doubts: VecDeque::new(),
             batch: Batch::default(),
             apply,
@@ -164,8 +164,8 @@ impl<'a> Replay<'a> {
                 _ => return self.judge(&chain[i..], at),
             }
         }
-        match self.store.witness {
-            Some(witness) if witness.tail.end.last_seq > self.end.last_seq => Err(self.too_short(witness)),
+        match &self.store.witness {
+            Some(witness) if witness.last_seq > self.end.last_seq => Err(self.too_short(witness)),
             _ => Ok(()),
         }
     }
@@ -200,12 +200,12 @@ impl<'a> Replay<'a> {
     }
 
     /// The log is good to its end, and that is not all.
-    fn too_short(&self, witness: &Checkpoint) -> Error {
-        let (path, name, good_until) = (self.store.path, witness.name(), self.end.last_seq);
-        let (file, last) = (file_name(self.end.chunk), witness.tail.end.last_seq);
+    fn too_short(&self, witness: &Witness) -> Error {
+        let (path, good_until, file) = (self.store.path, self.end.last_seq, file_name(self.end.chunk));
+        let Witness { name, last_seq: last } = witness;
         let text = format!(
             "store {path}: records {} to {last} were on stable storage, as {name} says, and are missing behind byte {} of {file}: \
-             restore the store from a backup (or move {name} away, if older chunk files were put there on purpose)",
+             restore the store from a backup (if older chunk files were put there on purpose: all of them, and nothing else)",
             good_until + 1,
             self.end.valid_bytes
         );
@@ -338,12 +338,15 @@ impl<'a> Replay<'a> {
 
     /// The frame that follows the log's end `before`, looked for from `at` on.
     ///
-    /// It follows at once, or, behind a sync, on the next fresh block. What lies in the gap says nothing: a crash may
-    /// leave anything where nobody has written. The digest tells whether it is the next.
+    /// What lies in a gap says nothing: a crash may leave anything where nobody has written. The digest tells whether
+    /// a frame is the next.
     fn next_frame(&self, window: &mut Window<'_>, found: &Found, at: u64, before: &LogEnd, take: &mut impl Take) -> Result<Option<Good>> {
-        let fresh = at.next_multiple_of(BLOCK_BYTES as u64);
-        let good = self.frame(window, found, at, before, take)?;
-        if good.is_some() || fresh == at { Ok(good) } else { self.frame(window, found, fresh, before, take) }
+        for place in places_of_next(at) {
+            if let Some(good) = self.frame(window, found, place, before, take)? {
+                return Ok(Some(good));
+            }
+        }
+        Ok(None)
     }
 
     /// The frame at `at`, if there is one, all of it is good, and it follows `before`.

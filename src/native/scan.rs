@@ -1,11 +1,11 @@
 //! Going through the records of a sealed chunk, one by one.
 //!
 //! The chunk was replayed or written by this process before, so its frames are known to be good: what does not check
-//! out now has been damaged since. Records are checked under the salt of their place as everywhere.
+//! out now has been damaged since. Records are checked under the salt of their place as everywhere, and each frame must
+//! say that it follows the one before it: a frame that cannot be read is missed, wherever the next one begins.
 
-use super::frame::{CHUNK_HEADER_LEN, FrameHeader, LogEnd, Salt};
+use super::frame::{CHUNK_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt, places_of_next};
 use super::window::Window;
-use crate::base::limits::BLOCK_BYTES;
 use crate::engine::record::Record;
 use std::io;
 
@@ -15,6 +15,8 @@ pub struct Frames {
     end: LogEnd,
     /// The next frame, if none is being read.
     at: u64,
+    /// The running digest behind the last data frame; `None` before the first.
+    digest: Option<u64>,
     /// The records that are left of the frame being read.
     records: Option<(u64, u64)>,
 }
@@ -32,7 +34,7 @@ pub enum Step<'a> {
 impl Frames {
     /// From the start of the chunk to its end.
     pub fn new(salt: Salt, end: LogEnd) -> Frames {
-        Frames { salt, end, at: CHUNK_HEADER_LEN as u64, records: None }
+        Frames { salt, end, at: CHUNK_HEADER_LEN as u64, digest: None, records: None }
     }
 
     /// The next record.
@@ -46,7 +48,8 @@ impl Frames {
                 self.records = None;
             }
             if self.at >= self.end.valid_bytes {
-                return Ok(Step::End);
+                let whole = self.digest.is_none_or(|digest| digest == self.end.digest);
+                return Ok(if whole { Step::End } else { Step::Damaged { offset: self.at } });
             }
             let Some(frame) = self.frame(window)? else { return Ok(Step::Damaged { offset: self.at }) };
             let Some(len) = frame.len() else { return Ok(Step::Damaged { offset: self.at }) };
@@ -54,12 +57,17 @@ impl Frames {
         }
     }
 
-    /// The frame at `at`, or at the next fresh block.
+    /// The frame that follows.
     fn frame(&mut self, window: &mut Window<'_>) -> io::Result<Option<FrameHeader>> {
-        for at in [self.at, self.at.next_multiple_of(BLOCK_BYTES as u64)] {
+        for at in places_of_next(self.at) {
             let bytes = window.bytes(at, super::frame::FRAME_HEADER_LEN as u64)?;
-            if let Some(frame) = bytes.and_then(|bytes| FrameHeader::decode(bytes, self.salt, at)) {
+            let Some(frame) = bytes.and_then(|bytes| FrameHeader::decode(bytes, self.salt, at)) else { continue };
+            let follows = self.digest.map_or(at == CHUNK_HEADER_LEN as u64, |digest| frame.digest_before == digest);
+            if follows {
                 self.at = at;
+                if frame.kind == FrameKind::Data {
+                    self.digest = Some(frame.digest);
+                }
                 return Ok(Some(frame));
             }
         }

@@ -54,6 +54,11 @@ impl Batch {
         batch
     }
 
+    /// Bytes of its records.
+    pub fn record_bytes(&self) -> u64 {
+        self.block.len() as u64
+    }
+
     fn commit(&mut self) -> Commit<'_> {
         let writes = Writes { blocks: vec![&mut self.block[..]], ops: &self.writes };
         Commit { batch_id: self.id, writes, reads: &mut self.reads, durable: self.durable, pin: None }
@@ -201,6 +206,17 @@ impl Driver {
         self.flying.push_back(Flying { turn, group: Some(Group { number, batches, staged, written: None }) });
     }
 
+    /// Gives a beat its place.
+    pub fn stage_beat(&mut self) {
+        let number = self.oracle.begin(Vec::new());
+        let mut turn = self.engine.turn();
+        let staged = turn.stage(|| self.engine.stage_beat());
+        if let Err(error) = &staged {
+            self.failed(number, error);
+        }
+        self.flying.push_back(Flying { turn, group: Some(Group { number, batches: Vec::new(), staged, written: None }) });
+    }
+
     fn failed(&mut self, number: usize, error: &Error) {
         self.oracle.end(number, if error.in_doubt { Outcome::Doubt } else { Outcome::Never });
     }
@@ -313,12 +329,13 @@ impl Driver {
         }
     }
 
-    /// Rewrites the chunk that pays most; what was published is durable if there was one.
+    /// Rewrites the chunk that pays most; what was published is durable if there was one, and it was not damaged.
     pub fn compact(&mut self, min_fill_percent: u64) {
         self.settle();
+        let removed = self.engine.counters().chunks_removed;
         match self.engine.compact_once(min_fill_percent) {
-            Ok(true) => self.oracle.made_durable(self.oracle.len()),
-            Ok(false) => {}
+            Ok(true) if self.engine.counters().chunks_removed > removed => self.oracle.made_durable(self.oracle.len()),
+            Ok(_) => {}
             Err(error) => self.errors.push(error),
         }
     }

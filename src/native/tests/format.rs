@@ -230,6 +230,7 @@ impl Store {
 struct Manifest {
     covers: u64,
     newest: u64,
+    watermark: u64,
     ends: Vec<[u64; 4]>,
 }
 
@@ -239,16 +240,16 @@ fn read_manifest(disk: &SimDisk) -> Option<Manifest> {
         let bytes = disk.read_raw(&name)?;
         let (first, second) = bytes.split_at(bytes.len() / 2);
         let copy = [first, second].into_iter().find(|copy| {
-            let entries_end = copy.get(12..16).map_or(usize::MAX, |_| 64 + 32 * u32_at(copy, 12) as usize);
+            let entries_end = copy.get(12..16).map_or(usize::MAX, |_| 72 + 32 * u32_at(copy, 12) as usize);
             copy.len() >= entries_end
                 && copy[..8] == *b"\x89KVM\r\n\x1a\n"
                 && u32_at(copy, 8) == 1
-                && extend(extend(crc32c(&copy[..56]), &[0; 4]), &copy[60..entries_end]) == u32_at(copy, 56)
+                && extend(extend(crc32c(&copy[..64]), &[0; 4]), &copy[68..entries_end]) == u32_at(copy, 64)
                 && name == format!("manifest-{:016x}.kvb", u64_at(copy, 32))
         })?;
-        let end = |i: usize| std::array::from_fn(|field| u64_at(copy, 64 + 32 * i + 8 * field));
+        let end = |i: usize| std::array::from_fn(|field| u64_at(copy, 72 + 32 * i + 8 * field));
         let ends = (0..u32_at(copy, 12) as usize).map(end).collect();
-        Some(Manifest { covers: u64_at(copy, 40), newest: u64_at(copy, 48), ends })
+        Some(Manifest { covers: u64_at(copy, 40), newest: u64_at(copy, 48), watermark: u64_at(copy, 56), ends })
     })
 }
 
@@ -296,7 +297,7 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
     for number in (1..=255u8).filter(|n| chain.iter().any(|(chunk, _)| chunk.bytes[104 + usize::from(n / 8)] >> (n % 8) & 1 == 1)) {
         dictionaries.insert(number, Dictionary::read(disk, number).ok_or(Refused::Damaged)?);
     }
-    let mut store = Store { dictionaries, ..Store::default() };
+    let mut store = Store { dictionaries, watermark: manifest.watermark, ..Store::default() };
     for (i, (chunk, named_end)) in chain.iter().enumerate() {
         store.watermark = store.watermark.max(chunk.watermark());
         let follows = if i == 0 { chunk.before() == 0 } else { chain[i - 1].0.number() == chunk.before() };
@@ -307,7 +308,8 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         let end_said = named_end.or(chain.get(i + 1).map(|(next, _)| std::array::from_fn(|field| u64_at(&next.bytes, 56 + 8 * field))));
         let limit = end_said.map_or(chunk.bytes.len(), |end| chunk.bytes.len().min(end[1] as usize));
         let mut at = 4096;
-        while let Some(end) = store.frame(chunk, at, limit).or_else(|| store.frame(chunk, at.next_multiple_of(4096), limit)) {
+        let places = |at: usize| [at, at.next_multiple_of(4096), at.next_multiple_of(4096) + 4096];
+        while let Some(end) = places(at).into_iter().find_map(|at| store.frame(chunk, at, limit)) {
             at = end;
         }
         store.watermark = store.watermark.max(named_end.map_or(0, |end| end[2]));
@@ -329,6 +331,9 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
             return Err(Refused::Damaged);
         }
         break;
+    }
+    if manifest.watermark > store.last_seq {
+        return Err(Refused::Damaged);
     }
     Ok(store.values)
 }

@@ -211,3 +211,26 @@ fn a_cut_that_was_seen_stays() {
     }
     assert!(doubtful > 10, "the group in doubt would have been there");
 }
+
+/// Compaction took the durable group on the next block for the one that follows, passed over the frame that it could not
+/// read, and removed the chunk.
+#[test]
+fn compaction_misses_a_frame_that_it_cannot_read() {
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    commit(&mut driver, false, &[(0, 1)]);
+    commit(&mut driver, false, &[(1, 2)]);
+    commit(&mut driver, true, &[(2, 3)]);
+    let chunk = "chunk-0000000000000001.kvb";
+    let first_len = 64 + 16 + Batch::new(&driver.engine.hasher, false, vec![(0, 1)], Vec::new()).record_bytes();
+    // The chunk is sealed by opening anew; the copies go into the next.
+    driver.close();
+    driver.reopen(options()).unwrap();
+    commit(&mut driver, true, &[(3, 4)]);
+    assert!(disk.flip_bit(chunk, 4096 + first_len + 5, 0), "the header of the second frame");
+    assert!(driver.engine.compact_once(100).unwrap());
+    assert_eq!(driver.engine.counters().chunks_damaged, 1);
+    assert!(disk.list_files().iter().any(|name| name == chunk), "what is damaged is kept");
+    assert!(!driver.engine.compact_once(100).unwrap(), "and is not tried again");
+    assert_eq!(state_of(&driver.engine).unwrap()[..4], [1, 2, 3, 4]);
+}

@@ -42,6 +42,7 @@ fn text(rng: &mut Random) -> Vec<u8> {
 
 /// Texts, and one in ten of random bytes; as they are, or packed as the batch layer does.
 fn fill(engine: &NativeEngine, model: &mut Model, rng: &mut Random, count: usize, pack: bool) {
+    let mut values = Vec::new();
     for _ in 0..count {
         let key = rng.next_u64().to_le_bytes().repeat(2);
         let value = match rng.below(10) {
@@ -50,12 +51,18 @@ fn fill(engine: &NativeEngine, model: &mut Model, rng: &mut Random, count: usize
             _ => text(rng),
         };
         let mut packed = vec![0; compressed_len_max(value.len())];
-        match compress(&value, &mut packed).filter(|_| pack) {
-            Some(len) => commit(engine, &[Record::put_packed(&key, Codec::Lz4, &packed[..len], value.len())]),
-            None => commit(engine, &[Record::put(&key, &value)]),
-        }
-        model.insert(key, value);
+        let len = compress(&value, &mut packed).filter(|_| pack).unwrap_or(0);
+        packed.truncate(len);
+        values.push((key, value, packed));
     }
+    for some in values.chunks(40) {
+        let records = some.iter().map(|(key, value, packed)| match packed.is_empty() {
+            true => Record::put(key, value),
+            false => Record::put_packed(key, Codec::Lz4, packed, value.len()),
+        });
+        commit(engine, &records.collect::<Vec<_>>());
+    }
+    model.extend(values.into_iter().map(|(key, value, _)| (key, value)));
 }
 
 /// What a read of one key gave, and how the value was packed.

@@ -132,7 +132,7 @@ impl Run<'_> {
             driver.disk.set_space(self.full.then_some(left));
             return Ok(());
         }
-        match self.rng.below(37) {
+        match self.rng.below(39) {
             0..12 if driver.in_flight() < IN_FLIGHT_MAX => {
                 let group = self.group(driver);
                 driver.stage(group);
@@ -141,7 +141,8 @@ impl Run<'_> {
             18..25 => driver.publish(),
             25 => driver.settle(),
             26..28 if driver.in_flight() < IN_FLIGHT_MAX => driver.stage_sync(),
-            26..28 => {}
+            36..38 if driver.in_flight() < IN_FLIGHT_MAX => driver.stage_beat(),
+            26..28 | 36..38 => {}
             28 => driver.hold_reads((0..KEYS).filter(|_| self.rng.one_in(2)).collect()),
             29..31 => driver.check_reads(),
             31..34 => driver.compact([50, 90, 100][self.rng.below(3) as usize]),
