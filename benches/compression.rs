@@ -1,5 +1,5 @@
 //! What packing gains and costs: for each kind of data and each codec, the ratio on disk after compaction, how fast values
-//! are packed and unpacked, and what a read costs. `make ratios` prints it.
+//! are packed (alone, and with all that compaction does) and unpacked, and what a read costs. `make ratios` prints it.
 //!
 //! The ratio is that of the bytes of keys (16 each) and values to the bytes of the chunk files, headers and all, once
 //! everything was compacted. The store is on the disk of the temporary directory; reads come from the kernel's cache.
@@ -7,8 +7,10 @@
 use kvbatch::base::error::Error;
 use kvbatch::base::random::Random;
 use kvbatch::base::sync::Arc;
-use kvbatch::engine::codec::{Codec, StoredValue};
+use kvbatch::engine::codec::{Codec, StoredValue, compress, compressed_len_max};
+use kvbatch::engine::dense::{Dense, Scratch};
 use kvbatch::engine::record::{Kind, Record};
+use kvbatch::engine::train;
 use kvbatch::engine::{Commit, Engine, ReadHints, ReadOp, Reader, WriteOp, Writes};
 use kvbatch::io::real::RealDisk;
 use kvbatch::native::{NativeEngine, Options};
@@ -203,6 +205,55 @@ fn chunk_bytes(path: &Path) -> std::io::Result<u64> {
     Ok(bytes)
 }
 
+/// Packs one value.
+type Pack = Box<dyn FnMut(&[u8])>;
+
+/// Megabytes of values that are packed in a second, the dictionary made before.
+fn pack_speed(codec: Codec, values: &[Vec<u8>]) -> f64 {
+    let samples: Vec<&[u8]> = values.iter().step_by(values.len() / 1000).map(Vec::as_slice).collect();
+    let mut out = vec![0; compressed_len_max(values.iter().map(Vec::len).max().unwrap_or(0))];
+    let mut pack: Pack = match codec {
+        Codec::None => Box::new(move |raw| out[..raw.len()].copy_from_slice(raw)),
+        Codec::Lz4 => Box::new(move |raw| {
+            compress(raw, &mut out);
+        }),
+        Codec::Dense => {
+            let Some(dense) = Dense::new(&Dense::contents(&train::phrases(&samples, 8 << 10), &samples)) else { return 0.0 };
+            let mut scratch = Scratch::default();
+            Box::new(move |raw| {
+                out.clear();
+                dense.pack(raw, raw.len(), &mut scratch, &mut out);
+            })
+        }
+        Codec::Zstd => zstd_packer(&samples, out),
+    };
+    let began = Instant::now();
+    let mut bytes = 0;
+    for value in values {
+        pack(value);
+        bytes += value.len();
+    }
+    bytes as f64 / began.elapsed().as_secs_f64() / 1e6
+}
+
+#[cfg(feature = "zstd")]
+fn zstd_packer(samples: &[&[u8]], mut out: Vec<u8>) -> Pack {
+    use kvbatch::engine::zstd::{Packer, Zstd};
+    let dictionary = Zstd::contents(samples, 16 << 10).and_then(|contents| Zstd::new(&contents));
+    let mut packer = Packer::new(dictionary.as_ref());
+    Box::new(move |raw| {
+        out.clear();
+        if let Some(packer) = &mut packer {
+            packer.pack(raw, raw.len(), &mut out);
+        }
+    })
+}
+
+#[cfg(not(feature = "zstd"))]
+fn zstd_packer(_samples: &[&[u8]], _out: Vec<u8>) -> Pack {
+    Box::new(|_| ())
+}
+
 fn row(kind: &str, small: bool, codec: Codec) -> Result<(), Box<dyn AnyError>> {
     let mut draw = Draw(Random::new(1));
     let mut values = Vec::new();
@@ -218,19 +269,19 @@ fn row(kind: &str, small: bool, codec: Codec) -> Result<(), Box<dyn AnyError>> {
     for (i, values) in values.chunks(1000).enumerate() {
         put(&engine, 1000 * i, values)?;
     }
-    // Something behind it, so that the last full chunk is sealed: it is left out of the sums below.
-    put(&engine, values.len(), &[vec![0; CHUNK_BYTES as usize - 8192]])?;
-    let last_bytes = CHUNK_BYTES;
+    // Something behind it, so that the last chunk of values is sealed: it is left out of the sums below.
+    let filler = vec![0; CHUNK_BYTES as usize];
+    put(&engine, values.len(), std::slice::from_ref(&filler))?;
     let began = Instant::now();
     engine.compact_all()?;
     let compacted_s = began.elapsed().as_secs_f64();
     engine.sync()?;
-    let on_disk = chunk_bytes(&path)? - last_bytes.min(chunk_bytes(&path)?);
+    let on_disk = chunk_bytes(&path)?.saturating_sub(filler.len() as u64);
     let mut reader = Get { key: [0; 16], raw: Vec::new(), packed: (Codec::None, 0), failed: None, unpack_ns: 0 };
     let mut rng = Random::new(2);
-    for i in 0..values.len() {
+    for (i, value) in values.iter().enumerate() {
         get(&engine, &mut reader, i)?;
-        if reader.raw != values[i] {
+        if reader.raw != *value {
             return Err(format!("value {i} has come back as another one").into());
         }
     }
@@ -244,9 +295,10 @@ fn row(kind: &str, small: bool, codec: Codec) -> Result<(), Box<dyn AnyError>> {
     let get_ns = began.elapsed().as_nanos() as u64 / GETS as u64;
     let logical = value_bytes + 16 * values.len();
     println!(
-        "| {kind} | {} | {codec:?} | {:.2} | {:.0} | {:.0} | {} | {} |",
+        "| {kind} | {} | {codec:?} | {:.2} | {:.0} | {:.0} | {:.0} | {} | {} |",
         value_bytes / values.len(),
         logical as f64 / on_disk as f64,
+        pack_speed(codec, &values),
         logical as f64 / compacted_s / 1e6,
         read_bytes as f64 * 1e3 / reader.unpack_ns.max(1) as f64,
         reader.unpack_ns / GETS as u64,
@@ -257,8 +309,8 @@ fn row(kind: &str, small: bool, codec: Codec) -> Result<(), Box<dyn AnyError>> {
 }
 
 fn main() -> Result<(), Box<dyn AnyError>> {
-    println!("| values | bytes | codec | ratio | compaction MB/s | unpack MB/s | ns to unpack | ns per get |");
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("| values | bytes | codec | ratio | pack MB/s | compaction MB/s | unpack MB/s | ns to unpack | ns per get |");
+    println!("|---|---|---|---|---|---|---|---|---|");
     let codecs = [Codec::None, Codec::Lz4, Codec::Dense, Codec::Zstd];
     for kind in ["JSON-like", "half random", "random"] {
         for small in [true, false] {

@@ -6,6 +6,7 @@ use super::model::{KEYS, State, key_bytes, version_of};
 use super::workload::Workload;
 use crate::base::crc::{crc32c, extend};
 use crate::base::random::Random;
+use crate::engine::Codec;
 use crate::io::sim::{Faults, SimDisk, Survival};
 use crate::native::Options;
 use std::collections::BTreeMap;
@@ -113,12 +114,10 @@ impl Dictionary {
         };
         let length = |nibble: usize, symbol: &mut dyn FnMut(usize) -> usize| {
             let mut len = nibble;
-            while nibble == 15 {
-                let more = symbol(0);
+            let mut more = if nibble == 15 { 255 } else { 0 };
+            while more == 255 {
+                more = symbol(0);
                 len += more;
-                if more < 255 {
-                    break;
-                }
             }
             len
         };
@@ -362,7 +361,10 @@ fn two_readers_agree() {
     let (mut looks, mut refusals) = (0, 0);
     for seed in 0..60 {
         let mut rng = Random::new(seed);
-        let workload = Workload::draw(seed);
+        let mut workload = Workload::draw(seed);
+        if workload.options.compacted_codec == Codec::Zstd {
+            workload.options.compacted_codec = Codec::Dense; // zstd's frames are described elsewhere
+        }
         let whole = workload.new_disk();
         workload.run(&whole, [0; KEYS], true).unwrap();
         compare(&whole.kill_image());
