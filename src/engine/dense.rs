@@ -32,6 +32,9 @@ const NOWHERE: u16 = u16::MAX;
 /// Places in the dictionary that are tried for one match (more gains little and costs time: `make ratios`).
 const TRIES: usize = 8;
 
+/// Literals in a row after which the search for a match goes in larger steps.
+const LITERALS_PER_STEP: usize = 32;
+
 /// A dictionary, ready to pack and unpack with.
 pub struct Dense {
     phrases: Vec<u8>,
@@ -146,7 +149,8 @@ impl Dense {
         let (mut at, mut literals_from) = (0, 0);
         while at < raw.len() {
             let Some(mut found) = self.longest(raw, at, bits, recent) else {
-                at += 1;
+                // The longer nothing is found, the larger the steps: what is random is not worth the search.
+                at += 1 + (at - literals_from) / LITERALS_PER_STEP;
                 continue;
             };
             // One byte later there may be a better one.

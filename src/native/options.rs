@@ -14,7 +14,7 @@ pub struct Options {
     pub min_fill_percent: u64,
     /// Bytes per second that compaction may move; 0: as many as commits leave room for.
     pub compaction_bytes_per_second: u64,
-    /// How compaction packs what it moves.
+    /// How compaction packs what it moves. Not at all by default: it is slower that way (`make ratios` says how much).
     pub compacted_codec: Codec,
     /// Compact and write checkpoints in a thread of their own. Off: only when asked.
     pub background: bool,
@@ -42,7 +42,7 @@ impl Default for Options {
             hot_log_bytes,
             min_fill_percent: 50,
             compaction_bytes_per_second: 0,
-            compacted_codec: Codec::Dense,
+            compacted_codec: Codec::None,
             background: true,
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
             beat_idle_ms: BEAT_IDLE_MS,
