@@ -50,6 +50,10 @@ $(TARGET_DIR)/bench/bench: benches/bench.c benches/support.h $(wildcard include/
 	@mkdir -p $(TARGET_DIR)/bench
 	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Wpedantic $(CFLAGS) -Iinclude $< -L$(LIB_DIR) -lkvbatch -Wl,-rpath,$(abspath $(LIB_DIR)) -o $@
 
+##  make cli        the program kvbatch, target/release/kvbatch: looks after stores (docs/man/kvbatch.1)
+cli:
+	$(CARGO) build --release --features cli --bin kvbatch
+
 ##  make coverage   line coverage of src by all tests, Rust and C; fails below 85 %
 coverage:
 	@.ci/coverage
@@ -62,10 +66,10 @@ headers:
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
-	$(CARGO) clippy --all-targets --features planted --quiet -- -D warnings
+	$(CARGO) clippy --all-targets --all-features --quiet -- -D warnings
 
 ##  make clean      takes away everything that was built
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind bench ratios coverage headers lint clean
+.PHONY: all help lib demo test examples valgrind bench ratios cli coverage headers lint clean

@@ -128,7 +128,8 @@ fn rank(room: &str) -> Option<usize> {
 fn ranks(path: &str, text: &str) -> Vec<String> {
     let inside = path.trim_start_matches("src/").trim_end_matches(".rs");
     let room = inside.split('/').next().unwrap();
-    if room == "lib" {
+    // Programs stand outside: the compiler shows them what is public, and nothing else.
+    if room == "lib" || room == "bin" {
         return Vec::new();
     }
     let Some(own) = rank(room) else { return vec![format!("{path}: give the room {room} a rank in tests/tidy.rs")] };
@@ -162,6 +163,7 @@ fn an_import_against_the_ranks_is_found() {
     assert_eq!(ranks("src/engine/x.rs", "fn f() { crate::batch::go() }").len(), 1, "in the middle of code");
     assert_eq!(ranks("src/engine/x.rs", "use super::super::io::Disk;").len(), 1, "around the corner");
     assert_eq!(ranks("src/cellar/x.rs", "").len(), 1, "a room without a rank");
+    assert_eq!(ranks("src/bin/x/main.rs", "use crate::y;"), Vec::<String>::new(), "a program");
 }
 
 // ---- Size ----
@@ -310,10 +312,11 @@ fn an_unexplained_unsafe_is_found() {
 /// Rust files under src that no `mod` declaration leads to.
 fn dead_modules(files: &[File]) -> Vec<String> {
     let mut reached = BTreeSet::new();
-    let mut open = vec!["src/lib.rs".to_owned()];
+    let is_program = |path: &str| path.starts_with("src/bin/") && path.ends_with("/main.rs");
+    let mut open: Vec<String> = files.iter().map(|f| f.path.clone()).filter(|path| path == "src/lib.rs" || is_program(path)).collect();
     while let Some(path) = open.pop() {
         let Some(file) = files.iter().find(|f| f.path == path) else { continue };
-        let home = match path.strip_suffix("/mod.rs").or(path.strip_suffix("/lib.rs")) {
+        let home = match ["/mod.rs", "/lib.rs", "/main.rs"].iter().find_map(|end| path.strip_suffix(end)) {
             Some(dir) => dir.to_owned(),
             None => path.trim_end_matches(".rs").to_owned(),
         };
@@ -364,6 +367,9 @@ fn every_file_is_used() {
 fn a_dead_file_is_found() {
     let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
     let house = [
+        file("src/bin/x/main.rs", "mod y;"),
+        file("src/bin/x/y.rs", ""),
+        file("src/bin/x/z.rs", ""),
         file("src/lib.rs", "pub mod a;\nmod b;\n// mod c;\nmod inline { }"),
         file("src/a/mod.rs", "mod d;"),
         file("src/a/d.rs", ""),
@@ -380,7 +386,7 @@ fn a_dead_file_is_found() {
         file("ffi-tests/x.c", ""),
     ];
     let dead = |faults: Vec<String>| faults.iter().map(|f| f.split(':').next().unwrap().to_owned()).collect::<Vec<_>>();
-    assert_eq!(dead(dead_modules(&house)), ["src/c.rs", "src/inline.rs"]);
+    assert_eq!(dead(dead_modules(&house)), ["src/bin/x/z.rs", "src/c.rs", "src/inline.rs"]);
     assert_eq!(dead(dead_c_files(&house)), ["examples-c/unknown.c", "ffi-tests/x.c"]);
 }
 

@@ -134,7 +134,7 @@ impl Manager {
         lane.leave(self.id);
         drop(lane);
         match (&self.url, life.store.take()) {
-            (StoreUrl::File(_), Some(store)) => store.release(),
+            (StoreUrl::File(..), Some(store)) => store.release(),
             (_, store) => {
                 life.store = store; // memory is kept until the manager goes
                 Ok(())

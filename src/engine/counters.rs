@@ -42,6 +42,8 @@ counters! {
     checkpoint_bytes "Bytes of them.";
     loaded_keys "Keys that opening took from a checkpoint.";
     replayed_bytes "Bytes of log that opening went through.";
+    given_up_records "Records that opening with recovery=prefix gave up, as far as they can be counted.";
+    given_up_chunks "Chunk files that it gave up as a whole.";
     keys "Keys in the index now.";
     hot_reads "Reads answered from the hot log.";
     cold_reads "Reads answered from disk.";

@@ -214,9 +214,9 @@ impl<'a> Record<'a> {
         Some((HEADER_LEN + optional + key_len + value_len).next_multiple_of(ALIGN))
     }
 
-    /// Bytes of the encoding that the checksum covers: from 4 to this.
+    /// Bytes of the encoding without the padding; the checksum covers them from 4 on.
     #[inline]
-    fn sum_end(&self) -> usize {
+    pub fn sum_end(&self) -> usize {
         self.key_at() + self.key.len() + self.prefix_len() + self.value.len()
     }
 

@@ -18,6 +18,11 @@ pub trait Disk: Send + Sync {
     /// Opens the directory `path`, after making it (and what is missing above it, each synced into its parent).
     fn open_dir(&self, path: &Path) -> io::Result<Arc<dyn Dir>>;
 
+    /// Opens the directory `path`, which must be there, to read only: `create`, `remove` and `link` into it fail with
+    /// `EROFS`, and so do writes to its files. Its lock is shared with other readers and leaves no trace; where nobody
+    /// ever made the lock file there is nothing to lock.
+    fn open_dir_to_read(&self, path: &Path) -> io::Result<Arc<dyn Dir>>;
+
     /// Carries out all of `reads`, many in flight at a time; each gets its own result.
     fn read_many(&self, reads: &mut [ReadAt<'_>], how: &ReadMany) -> ReadManyReport;
 
@@ -26,7 +31,7 @@ pub trait Disk: Send + Sync {
 }
 
 /// One directory. Names are plain file names.
-pub trait Dir: Send + Sync {
+pub trait Dir: Any + Send + Sync {
     /// Names of all entries, in no order.
     fn list(&self) -> io::Result<Vec<String>>;
     /// Makes a new file; fails if there is one. Durable only after `sync`.
@@ -35,6 +40,9 @@ pub trait Dir: Send + Sync {
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>>;
     /// Takes a name away. Durable only after `sync`.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Gives the file `name` a second name, `new_name` in `to`: the same file, not a copy. `EXDEV` where that cannot be,
+    /// as between two file systems. Durable only after `to` is synced.
+    fn link(&self, name: &str, to: &dyn Dir, new_name: &str) -> io::Result<()>;
     /// Makes creations and removals durable.
     fn sync(&self) -> io::Result<()>;
     /// Takes the lock file `name` (made if missing) for this process until the guard is dropped; `WouldBlock` if

@@ -107,6 +107,55 @@ fn both_disks_do_alike() {
     }
 }
 
+/// What second names and reading only do, told in words.
+fn links_and_readers(disk: &dyn Disk, path: &Path) -> Vec<String> {
+    let missing = disk.open_dir_to_read(&path.join("none")).map(drop);
+    let (dir, other) = (disk.open_dir(&path.join("a")).unwrap(), disk.open_dir(&path.join("b")).unwrap());
+    let reader = disk.open_dir_to_read(&path.join("a")).unwrap();
+    let mut said = vec![format!("{:?}", told(missing))];
+    let mut say = |result: io::Result<()>| said.push(format!("{:?}", told(result)));
+    say(reader.lock("LOCK").map(drop));
+    let file = dir.create("x").unwrap();
+    say(write_all_at(&*file, &mut [IoSlice::new(b"one")], 0, false).map(drop));
+    say(dir.link("x", &*other, "y"));
+    say(dir.link("x", &*other, "y"));
+    say(dir.link("none", &*other, "z"));
+    say(dir.link("x", &*reader, "z"));
+    say(reader.link("x", &*other, "z"));
+    say(other.sync());
+    say(dir.remove("x"));
+    say(write_all_at(&*file, &mut [IoSlice::new(b"two")], 0, true).map(drop));
+    let mut bytes = [0; 8];
+    let len = read_full_at(&*other.open("z").unwrap(), &mut bytes, 0).unwrap();
+    assert_eq!(&bytes[..len], b"two", "one file under two names");
+    say(reader.create("n").map(drop));
+    say(reader.remove("x"));
+    dir.create("w").unwrap();
+    let read = reader.open("w").unwrap();
+    say(write_all_at(&*read, &mut [IoSlice::new(b"no")], 0, false).map(drop));
+    say(read.set_len(7));
+    say(read.sync());
+    let held = dir.lock("LOCK").unwrap();
+    say(reader.lock("LOCK").map(drop));
+    drop(held);
+    let first = reader.lock("LOCK").unwrap();
+    let second = reader.lock("LOCK").unwrap();
+    drop(first);
+    say(dir.lock("LOCK").map(drop));
+    drop(second);
+    say(dir.lock("LOCK").map(drop));
+    said
+}
+
+#[test]
+fn both_disks_link_and_read_only_alike() {
+    let tmp = tempfile::tempdir().unwrap();
+    let real = links_and_readers(&RealDisk::with_backend(8, Backend::Threads, ""), tmp.path());
+    let sim = links_and_readers(&SimDisk::new(1, Faults::default()), Path::new("sim"));
+    assert_eq!(real, sim);
+    assert!(real.iter().filter(|said| said.contains(&libc::EROFS.to_string())).count() >= 4, "{real:?}");
+}
+
 /// A file that writes as much as the script says.
 struct Scripted(crate::base::sync::Mutex<Vec<io::Result<usize>>>);
 

@@ -71,6 +71,7 @@ impl NativeEngine {
         if records == 0 {
             return Ok(staged);
         }
+        self.check_writable()?;
         let payload_len: u64 = all_ops(group).map(|op| u64::from(op.len)).sum();
         let batches = group.iter().filter(|member| !member.writes.ops.is_empty()).count();
         let durable = group.iter().any(|member| member.durable);

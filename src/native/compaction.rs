@@ -26,14 +26,9 @@ use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
 use crate::engine::record::{Kind, Record, salt_sum};
 use crate::engine::{Commit, WriteOp, Writes};
-use crate::io::write_all_at;
-use std::io::IoSlice;
 
 /// Bytes of records that are moved in one group.
 const GROUP_BYTES: usize = 1 << 20;
-
-/// No chunk is fuller than this, in percent.
-const FULL_PERCENT: u64 = 100;
 
 /// Records on their way to the end of the log.
 #[derive(Default)]
@@ -47,35 +42,33 @@ struct Moving {
 impl NativeEngine {
     /// Rewrites the sealed chunk that pays most, if one is filled to `min_fill_percent` or less; whether there was one.
     pub fn compact_once(&self, min_fill_percent: u64) -> Result<bool> {
-        self.compact_before(u64::MAX, min_fill_percent)
-    }
-
-    /// Rewrites every chunk that is sealed by now, however full: all that is in them is packed as the options say.
-    pub fn compact_all(&self) -> Result<()> {
-        let sealed_before = self.log.published_chunk();
-        while self.compact_before(sealed_before, FULL_PERCENT)? {}
-        Ok(())
-    }
-
-    fn compact_before(&self, chunk: u64, min_fill_percent: u64) -> Result<bool> {
         let _one_at_a_time = self.compacting.lock();
         self.check_open()?;
-        let chunks = self.chunks.by_age();
-        let oldest = chunks.first().map_or(0, |chunk| chunk.id);
-        let Some(victim) = pick(&chunks, self.log.published_chunk().min(chunk), min_fill_percent) else { return Ok(false) };
-        let is_oldest = victim.id == oldest;
-        let nothing_to_keep = victim.live_bytes() == 0 && (is_oldest || victim.tombstones.load(Ordering::Relaxed) == 0);
-        if !nothing_to_keep && !self.move_records(&victim, is_oldest)? {
-            return Ok(true); // damaged: it stays, and is not picked again
-        }
-        self.sync_in_turn()?;
-        self.remove(&victim)?;
-        add(&self.counters.chunks_removed, 1);
+        self.check_writable()?;
+        let Some(victim) = pick(&self.chunks.by_age(), self.log.published_chunk(), min_fill_percent) else { return Ok(false) };
+        self.compact_chunk(&victim, &mut |_| true)?;
         Ok(true)
     }
 
-    /// Moves what must be kept to the end of the log; false if the chunk turned out to be damaged.
-    fn move_records(&self, victim: &Chunk, is_oldest: bool) -> Result<bool> {
+    /// Rewrites one sealed chunk, whatever is in it. `go_on` is told how far it has come in it, in bytes; when it says
+    /// no the chunk stays, and so does what was moved. The caller holds `compacting`.
+    pub(super) fn compact_chunk(&self, victim: &Arc<Chunk>, go_on: &mut dyn FnMut(u64) -> bool) -> Result<()> {
+        let is_oldest = self.chunks.by_age().first().is_some_and(|oldest| oldest.id == victim.id);
+        let nothing_to_keep = victim.live_bytes() == 0 && (is_oldest || victim.tombstones.load(Ordering::Relaxed) == 0);
+        if !nothing_to_keep && !self.move_records(victim, is_oldest, go_on)? {
+            return Ok(()); // it stays, and one that is damaged is not picked again
+        }
+        self.sync_in_turn()?;
+        // The chunk in which the log stands says so: it stays until there is another.
+        if victim.id < self.log.published_chunk() {
+            self.remove(victim)?;
+            add(&self.counters.chunks_removed, 1);
+        }
+        Ok(())
+    }
+
+    /// Moves what must be kept to the end of the log; false if the chunk turned out to be damaged, or `go_on` said no.
+    fn move_records(&self, victim: &Chunk, is_oldest: bool, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool> {
         let Some(end) = victim.end() else { return Ok(true) };
         let now_ms = self.now_ms();
         let mut window = Window::new(&*victim.file, end.valid_bytes);
@@ -87,9 +80,10 @@ impl NativeEngine {
             let step = frames
                 .next_record(&mut window)
                 .map_err(|e| Error::from_io(format_args!("store {}: reading {} to compact it", self.path, file_name(victim.id)), &e))?;
-            match step {
+            let reached = match step {
                 super::scan::Step::Record { offset, bytes, record } => {
                     self.consider(&mut moving, &mut packer, victim, offset, bytes, &record, is_oldest, now_ms)?;
+                    offset
                 }
                 super::scan::Step::End => break,
                 super::scan::Step::Damaged { offset } => {
@@ -103,11 +97,14 @@ impl NativeEngine {
                     log::write(log::Level::Error, "compact", &text);
                     return Ok(false);
                 }
-            }
+            };
             if moving.bytes.len() >= GROUP_BYTES {
                 let bytes = moving.bytes.len() as u64;
                 self.move_group(&mut moving)?;
                 self.keep_pace(&mut pace, bytes);
+                if !go_on(reached) {
+                    return Ok(false);
+                }
             }
         }
         self.move_group(&mut moving)?;
@@ -200,7 +197,8 @@ impl NativeEngine {
         };
         numbers.next += 1;
         let name = manifest::file_name(manifest.number);
-        self.write_manifest(&manifest, &name).map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;
+        manifest::write(&**self.log.dir(), &manifest)
+            .map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;
         let dir = self.log.dir();
         self.chunks.remove(victim)?;
         // Whatever of this is lost in a crash, the next open does again: the manifest does not name these files.
@@ -212,26 +210,17 @@ impl NativeEngine {
         let _ = dir.sync();
         Ok(())
     }
-
-    fn write_manifest(&self, manifest: &Manifest, name: &str) -> std::io::Result<()> {
-        let dir = self.log.dir();
-        let file = dir.create(name)?;
-        let written = write_all_at(&*file, &mut [IoSlice::new(&manifest.encode())], 0, false).and_then(|_| file.sync());
-        if let Err(error) = written {
-            let _ = dir.remove(name); // half a manifest is none
-            return Err(error);
-        }
-        dir.sync()
-    }
 }
 
-/// The chunk with the least in it, among those before a given one (at most the one where the log stands) that are not fuller than allowed.
-fn pick(chunks: &[Arc<Chunk>], before: u64, min_fill_percent: u64) -> Option<Arc<Chunk>> {
-    let fill = |chunk: &Chunk| {
-        let bytes = chunk.end().map_or(0, |end| end.valid_bytes).max(1);
-        chunk.live_bytes() * 100 / bytes
-    };
-    let older = chunks.iter().take_while(|chunk| chunk.id < before);
+/// How much of a sealed chunk is live, in percent.
+pub(super) fn fill(chunk: &Chunk) -> u64 {
+    let bytes = chunk.end().map_or(0, |end| end.valid_bytes).max(1);
+    chunk.live_bytes() * 100 / bytes
+}
+
+/// The chunk with the least in it, among those before the one where the log stands that are not fuller than allowed.
+fn pick(chunks: &[Arc<Chunk>], published_chunk: u64, min_fill_percent: u64) -> Option<Arc<Chunk>> {
+    let older = chunks.iter().take_while(|chunk| chunk.id < published_chunk);
     let candidates = older.filter(|chunk| !chunk.damaged.load(Ordering::Relaxed) && fill(chunk) <= min_fill_percent);
     candidates.min_by_key(|chunk| (fill(chunk), chunk.live_bytes())).cloned()
 }

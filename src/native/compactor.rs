@@ -51,7 +51,7 @@ impl NativeEngine {
     pub(super) fn start_compactor(self: &Arc<Self>) -> Result<()> {
         let options = &self.options;
         let idle = options.min_fill_percent == 0 && options.checkpoint_log_bytes == 0 && options.beat_idle_ms == 0;
-        if idle || !self.options.background {
+        if idle || !options.background || options.read_only {
             return Ok(());
         }
         let engine = Arc::downgrade(self);

@@ -5,8 +5,10 @@
 
 use super::checkpoint;
 use super::chunks::{file_name, id_of};
+use super::dictionary;
 use super::frame::{BadHeader, CHUNK_HEADER_LEN, ChunkHeader, LogEnd};
 use super::manifest::{self, Manifest};
+use super::prefix::Prefix;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::sync::Arc;
@@ -26,10 +28,14 @@ pub(super) struct Inventory {
     pub found: Vec<Found>,
     /// Chunk files without a good header: begun, and never used.
     pub unfinished: Vec<u64>,
+    /// Chunk files with a damaged header, which nobody minds.
+    pub unreadable: Vec<u64>,
     pub highest_id: u64,
     pub manifests: Vec<u64>,
     /// Numbers of checkpoints.
     pub checkpoints: Vec<u64>,
+    /// Whether there are dictionaries: none is made before there are chunks.
+    pub has_dictionaries: bool,
 }
 
 pub(super) fn missing(store_path: &str, what: &str) -> Error {
@@ -67,11 +73,13 @@ pub(super) fn read_manifest(dir: &dyn Dir, inventory: &Inventory, store: &[u8; 1
     Ok(None)
 }
 
-pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventory> {
+pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str, prefix: &mut Prefix) -> Result<Inventory> {
     let names = dir.list().map_err(|e| Error::from_io(format_args!("store {store_path}: cannot list the directory"), &e))?;
     let manifests = names.iter().filter_map(|name| manifest::number_of(name)).collect();
     let checkpoints = names.iter().filter_map(|name| checkpoint::number_of(name)).collect();
-    let mut inventory = Inventory { found: Vec::new(), unfinished: Vec::new(), highest_id: 0, manifests, checkpoints };
+    let has_dictionaries = names.iter().any(|name| dictionary::number_of(name).is_some());
+    let (found, unfinished, unreadable) = (Vec::new(), Vec::new(), Vec::new());
+    let mut inventory = Inventory { found, unfinished, unreadable, highest_id: 0, manifests, checkpoints, has_dictionaries };
     for (id, name) in names.iter().filter_map(|name| id_of(name).map(|id| (id, name))) {
         let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);
         let file = dir.open(name).map_err(|e| failed(&e))?;
@@ -95,10 +103,10 @@ pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str) -> Result<Inventor
                 ));
             }
             Err(BadHeader::Damaged) if holds_frames(&*file, len).map_err(|e| failed(&e))? => {
-                return Err(Error::new(
-                    Code::CORRUPTED,
-                    format!("store {store_path}: the header of {name} is damaged: restore the file from a backup"),
-                ));
+                let text = format!("store {store_path}: the header of {name} is damaged: restore the file from a backup");
+                prefix.tolerate(Error::new(Code::CORRUPTED, text))?;
+                prefix.give_up(store_path, name.clone());
+                inventory.unreadable.push(id);
             }
             Err(BadHeader::Damaged) => inventory.unfinished.push(id),
         }
@@ -139,14 +147,19 @@ pub(super) fn check_identities(inventory: &Inventory, store: &[u8; 16], store_pa
 /// The chunks that make up the store, oldest first, and the files that are no part of it.
 ///
 /// From the newest back, each chunk names the one before it, down to the first or to where the manifest takes over.
-pub(super) fn chain_of(inventory: Inventory, manifest: Option<&Manifest>, store_path: &str) -> Result<(Vec<Found>, Vec<String>)> {
-    let Inventory { mut found, unfinished, .. } = inventory;
+pub(super) fn chain_of(
+    inventory: Inventory,
+    manifest: Option<&Manifest>,
+    store_path: &str,
+    prefix: &mut Prefix,
+) -> Result<(Vec<Found>, Vec<String>)> {
+    let Inventory { mut found, unfinished, manifests, .. } = inventory;
     let covers = manifest.map_or(0, |manifest| manifest.covers);
     let mut chain = Vec::new();
     let mut leftovers: Vec<String> = unfinished.iter().copied().map(file_name).collect();
     let mut wanted = found.last().map_or(0, |newest| newest.header.chunk);
     if wanted < manifest.map_or(0, |manifest| manifest.newest) {
-        return Err(missing(store_path, &format!("chunk files behind {} are", file_name(wanted))));
+        prefix.tolerate(missing(store_path, &format!("chunk files behind {} are", file_name(wanted))))?;
     }
     let is_missing = |id: u64| {
         if unfinished.contains(&id) {
@@ -165,7 +178,14 @@ pub(super) fn chain_of(inventory: Inventory, manifest: Option<&Manifest>, store_
                 wanted = candidate.header.before.chunk;
                 chain.push(candidate);
             }
-            _ => return Err(is_missing(wanted)),
+            // Without its manifest nobody knows what a store whose chunks are not all there should hold.
+            _ if manifest.is_none() && !manifests.is_empty() => return Err(is_missing(wanted)),
+            older => {
+                prefix.tolerate(is_missing(wanted))?;
+                chain.drain(..).for_each(|newer: Found| prefix.give_up_chunk(store_path, &newer.header));
+                wanted = older.as_ref().map_or(0, |older| older.header.chunk);
+                found.extend(older);
+            }
         }
     }
     for end in manifest.iter().flat_map(|manifest| manifest.chunks.iter().rev()) {
@@ -176,7 +196,12 @@ pub(super) fn chain_of(inventory: Inventory, manifest: Option<&Manifest>, store_
                     chain.push(Found { end: Some(*end), ..candidate });
                     break;
                 }
-                _ => return Err(is_missing(end.chunk)),
+                older => {
+                    prefix.tolerate(is_missing(end.chunk))?;
+                    chain.drain(..).for_each(|newer: Found| prefix.give_up_chunk(store_path, &newer.header));
+                    found.extend(older);
+                    break;
+                }
             }
         }
     }

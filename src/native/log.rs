@@ -66,6 +66,8 @@ struct LogState {
     poison: Option<Error>,
     /// Files that are no part of the store any more; removed when the next chunk's header is durable.
     leftovers: Vec<String>,
+    /// Files that were given up; renamed at that time.
+    given_up: Vec<String>,
 }
 
 struct Active {
@@ -85,8 +87,12 @@ pub struct LogStart {
     pub next_chunk: u64,
     /// Where the log stands.
     pub end: LogEnd,
+    /// Highest sequence number that was ever given out, as far as it is known.
+    pub last_given: u64,
     /// Files to remove once the next chunk is begun.
     pub leftovers: Vec<String>,
+    /// Files to rename at that time.
+    pub given_up: Vec<String>,
     /// First manifest number that was never used.
     pub next_manifest: u64,
     /// The manifest that is in force, if there is one.
@@ -139,7 +145,7 @@ impl Place {
 impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
-        let LogStart { store, epoch, next_chunk, end, leftovers, .. } = start;
+        let LogStart { store, epoch, next_chunk, end, last_given, leftovers, given_up, .. } = start;
         let state = LogState {
             store,
             epoch,
@@ -147,7 +153,7 @@ impl Log {
             active: None,
             newest: None,
             end,
-            last_given: end.last_seq,
+            last_given,
             unsynced: Vec::new(),
             generation: 0,
             fresh_block: true,
@@ -155,6 +161,7 @@ impl Log {
             fresh_chunk: false,
             poison: None,
             leftovers,
+            given_up,
         };
         let (published, durable) = (AtomicU64::new(end.last_seq), AtomicU64::new(end.last_seq));
         let (published_chunk, witnessed) = (AtomicU64::new(end.chunk), AtomicU64::new(end.last_seq));
@@ -236,11 +243,8 @@ impl Log {
 
     /// Before a group is published: is its frame good, and is it as durable as it has to be? In the order of turns.
     pub fn settle(&self, chunks: &Chunks, place: &Place, written: std::io::Result<u64>, counters: &AtomicCounters) -> Result<()> {
-        let is_given_up = self.state.lock().generation != place.generation;
         match written {
             Ok(calls) => add(&counters.log_writes, calls),
-            // Where it was to go counts for nothing any more, and the file may be gone: the failure says nothing new.
-            Err(_) if is_given_up => {}
             Err(error) => return Err(self.write_failed(chunks, place, &error)),
         }
         {
@@ -369,6 +373,11 @@ impl Log {
         self.state.lock().store
     }
 
+    /// Where the log stands: behind the last group that was staged.
+    pub fn end(&self) -> LogEnd {
+        self.state.lock().end
+    }
+
     /// The last sequence number that is on stable storage.
     pub fn durable(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
@@ -417,7 +426,10 @@ impl Log {
         state.fresh_block = true;
         state.fresh_chunk = false;
         add(&counters.chunks_created, 1);
-        if !state.leftovers.is_empty() {
+        if !state.leftovers.is_empty() || !state.given_up.is_empty() {
+            for file in state.given_up.drain(..) {
+                super::prefix::set_aside(&*self.dir, &file);
+            }
             for leftover in state.leftovers.drain(..) {
                 let _ = self.dir.remove(&leftover); // it is no part of the store: the next open would see that again
             }

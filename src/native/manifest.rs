@@ -7,6 +7,8 @@
 use super::frame::LogEnd;
 use crate::base::crc;
 use crate::base::limits::BLOCK_BYTES;
+use crate::io::{Dir, write_all_at};
+use std::io::{self, IoSlice};
 
 const MAGIC: [u8; 8] = *b"\x89KVM\r\n\x1a\n";
 const FORMAT_VERSION: u32 = 1;
@@ -40,6 +42,18 @@ pub fn number_of(name: &str) -> Option<u64> {
     let digits = name.strip_prefix("manifest-")?.strip_suffix(".kvb")?;
     let number = u64::from_str_radix(digits, 16).ok()?;
     (file_name(number) == name).then_some(number)
+}
+
+/// Writes a manifest; it is on stable storage when this returns.
+pub fn write(dir: &dyn Dir, manifest: &Manifest) -> io::Result<()> {
+    let name = file_name(manifest.number);
+    let file = dir.create(&name)?;
+    let written = write_all_at(&*file, &mut [IoSlice::new(&manifest.encode())], 0, false).and_then(|_| file.sync());
+    if let Err(error) = written {
+        let _ = dir.remove(&name); // half a manifest is none
+        return Err(error);
+    }
+    dir.sync()
 }
 
 impl Manifest {

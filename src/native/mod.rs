@@ -21,15 +21,17 @@ mod log;
 mod manifest;
 mod options;
 mod pack;
+mod prefix;
 mod read;
 mod recovery;
 mod replay;
 mod scan;
 #[cfg(test)]
 mod tests;
+pub mod tools;
 mod window;
 
-pub use options::Options;
+pub use options::{Options, Recovery};
 pub use recovery::Progress;
 
 use crate::base::clock;
@@ -42,10 +44,21 @@ use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Arc, Mutex, RwLock};
 use crate::engine::counters::AtomicCounters;
 use crate::engine::{Commit, Counters, Engine, IoReport, Pin, ReadHints, ReadOp, Reader, Turn, Turnstile};
-use crate::io::Disk;
+use crate::io::{Dir, Disk};
 use std::any::Any;
 use std::io;
 use std::path::Path;
+
+/// Takes the lock of the store in `dir`, or says who has it.
+fn take_lock(dir: &dyn Dir, name: &str) -> Result<Box<dyn Any + Send + Sync>> {
+    dir.lock(LOCK_NAME).map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => {
+            let holder = dir.lock_holder(LOCK_NAME).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+            Error::new(Code::LOCK, format!("store {name}: {holder} has it open: stop that one or name another store"))
+        }
+        _ => Error::from_io(format_args!("store {name}: cannot take {LOCK_NAME}"), &e),
+    })
+}
 
 /// The file that a process holds locked while it has the store open.
 const LOCK_NAME: &str = "LOCK";
@@ -96,23 +109,19 @@ impl NativeEngine {
     pub fn open_watched(disk: Arc<dyn Disk>, path: &Path, options: Options, tell: &mut dyn FnMut(Progress)) -> Result<Arc<NativeEngine>> {
         options.compacted_codec.check_built()?;
         let name = path.display().to_string();
-        let dir = disk.open_dir(path).map_err(|e| Error::from_io(format_args!("store {name}: cannot open the directory"), &e))?;
-        let lock = dir.lock(LOCK_NAME).map_err(|e| match e.kind() {
-            io::ErrorKind::WouldBlock => {
-                let holder = dir.lock_holder(LOCK_NAME).map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
-                Error::new(Code::LOCK, format!("store {name}: {holder} has it open: stop that one or name another store"))
-            }
-            _ => Error::from_io(format_args!("store {name}: cannot take {LOCK_NAME}"), &e),
-        })?;
+        let opened = if options.read_only { disk.open_dir_to_read(path) } else { disk.open_dir(path) };
+        let dir = opened.map_err(|e| Error::from_io(format_args!("store {name}: cannot open the directory"), &e))?;
+        let lock = take_lock(&*dir, &name)?;
         let chunks = chunks::Chunks::new(options.hot_log_bytes);
-        let recovery::Recovered { start, index, secret, checkpoints, loaded_keys, replayed } =
-            recovery::recover(&*dir, &name, new_secret(), &chunks, tell)?;
+        let recovery::Recovered { start, index, secret, dictionaries, checkpoints, loaded_keys, replayed } =
+            recovery::recover(&*dir, &name, &options, new_secret(), &chunks, tell)?;
         let reached = Mutex::new(start.end);
         let manifests = Mutex::new(Manifests { next: start.next_manifest, in_force: start.manifest, before: None });
-        let dictionaries = dictionary::Dictionaries::open(&*dir, &start.store, &name, &chunks)?;
+        let counters = AtomicCounters::default();
+        counters.given_up_records.store(start.last_given - start.end.last_seq, Ordering::Relaxed);
+        counters.given_up_chunks.store(start.given_up.len() as u64, Ordering::Relaxed);
         let log = Arc::new(log::Log::new(dir, name.clone(), options, start));
         log.name_dictionaries(dictionaries.names());
-        let counters = AtomicCounters::default();
         counters.keys.store(index.len() as u64, Ordering::Relaxed);
         counters.loaded_keys.store(loaded_keys, Ordering::Relaxed);
         counters.replayed_bytes.store(replayed, Ordering::Relaxed);
@@ -161,6 +170,14 @@ impl NativeEngine {
     fn check_open(&self) -> Result<()> {
         if self.closed.load(Ordering::Acquire) {
             return Err(Error::new(Code::INVALID_STATE, format!("store {}: it was closed: start a manager again", self.path)));
+        }
+        Ok(())
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        if self.options.read_only {
+            let text = format!("store {}: it was opened with read_only=true and takes no writes: open it without", self.path);
+            return Err(Error::new(Code::NOT_SUPPORTED, text));
         }
         Ok(())
     }

@@ -22,6 +22,20 @@ pub struct Options {
     pub checkpoint_log_bytes: u64,
     /// When nothing was committed for so long, the log is made to say how far it is durable; 0: never.
     pub beat_idle_ms: u64,
+    /// What to do about damage of what had been confirmed.
+    pub recovery: Recovery,
+    /// Nothing is written, and the lock is shared with others who only read.
+    pub read_only: bool,
+}
+
+/// What opening a store does about damage of what had been confirmed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Recovery {
+    /// The store does not open.
+    #[default]
+    Strict,
+    /// What lies before the damage is kept; what lies behind it is given up, and reported.
+    Prefix,
 }
 
 /// The hot log takes this much at the most, and this share of the machine's memory, unless told otherwise.
@@ -46,6 +60,8 @@ impl Default for Options {
             background: true,
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
             beat_idle_ms: BEAT_IDLE_MS,
+            recovery: Recovery::Strict,
+            read_only: false,
         }
     }
 }

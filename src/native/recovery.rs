@@ -5,13 +5,16 @@
 //! next recovery comes to the same verdict.
 
 use super::apply::{Applier, Counts};
-use super::checkpoint::{Checkpoint, Files};
+use super::checkpoint::{self, Checkpoint, Files};
 use super::chunks::{Chunks, file_name};
+use super::dictionary::Dictionaries;
 use super::frame::LogEnd;
 use super::index::Index;
 use super::inventory::{Found, chain_of, check_identities, missing, read_manifest, take_inventory};
 use super::log::LogStart;
 use super::manifest;
+use super::options::Options;
+use super::prefix::Prefix;
 use super::replay::{Replay, expected};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
@@ -19,6 +22,7 @@ use crate::base::log;
 use crate::base::random;
 use crate::base::sync::atomic::Ordering;
 use crate::io::Dir;
+use std::cell::RefCell;
 
 /// Times that recovery begins anew because the disk holds something else than the kernel had shown.
 const LOOKS_MAX: u32 = 3;
@@ -46,6 +50,8 @@ pub struct Recovered {
     pub index: Index,
     /// The secret of the hash under which it is there.
     pub secret: [u64; 2],
+    /// What it takes to unpack values.
+    pub dictionaries: Dictionaries,
     /// The checkpoints there are.
     pub checkpoints: Files,
     /// Keys that came from a checkpoint.
@@ -66,6 +72,8 @@ pub struct Store<'a> {
     covers: u64,
     /// The file beside the chunks that proves most about the log.
     pub witness: Option<Witness>,
+    /// What to do about damage.
+    pub prefix: &'a RefCell<Prefix>,
 }
 
 /// A checkpoint or manifest: it is finished only when what it speaks of is on stable storage.
@@ -91,9 +99,16 @@ enum Reading {
 }
 
 /// Reads the store in `dir`. `secret` is for the hash, unless a checkpoint brings its own. `tell` hears how far it is.
-pub fn recover(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunks, tell: &mut dyn FnMut(Progress)) -> Result<Recovered> {
+pub fn recover(
+    dir: &dyn Dir,
+    store_path: &str,
+    options: &Options,
+    secret: [u64; 2],
+    chunks: &Chunks,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Recovered> {
     for _ in 0..LOOKS_MAX {
-        if let Some(recovered) = look(dir, store_path, secret, chunks, tell)? {
+        if let Some(recovered) = look(dir, store_path, Prefix::new(options), secret, chunks, tell)? {
             return Ok(recovered);
         }
     }
@@ -102,8 +117,15 @@ pub fn recover(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunk
 }
 
 /// The same; `None` if the disk holds something else than the kernel had shown.
-fn look(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunks, tell: &mut dyn FnMut(Progress)) -> Result<Option<Recovered>> {
-    let mut inventory = take_inventory(dir, store_path)?;
+fn look(
+    dir: &dyn Dir,
+    store_path: &str,
+    mut prefix: Prefix,
+    secret: [u64; 2],
+    chunks: &Chunks,
+    tell: &mut dyn FnMut(Progress),
+) -> Result<Option<Recovered>> {
+    let mut inventory = take_inventory(dir, store_path, &mut prefix)?;
     inventory.found.sort_by_key(|found| found.header.chunk);
     let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0).saturating_add(1);
     check_number(inventory.highest_id, || file_name(inventory.highest_id), store_path)?;
@@ -115,43 +137,65 @@ fn look(dir: &dyn Dir, store_path: &str, secret: [u64; 2], chunks: &Chunks, tell
     let mut files = Files { next: numbers.first().copied().unwrap_or(0) + 1, ..Files::default() };
     let known: Vec<_> = numbers.iter().filter_map(|number| Checkpoint::open(dir, *number)).collect();
     let Some(store) = inventory.found.last().map(|newest| newest.header.store) else {
-        if !inventory.manifests.is_empty() || !known.is_empty() {
+        if !inventory.manifests.is_empty() || !inventory.unreadable.is_empty() || !known.is_empty() || inventory.has_dictionaries {
             return Err(missing(store_path, "all chunk files are"));
         }
         let mut store = [0; 16];
         store[..8].copy_from_slice(&random::secret_u64().to_le_bytes());
         store[8..].copy_from_slice(&random::secret_u64().to_le_bytes());
         let leftovers = inventory.unfinished.into_iter().map(file_name).collect();
-        let start = LogStart { store, epoch, next_chunk, end: LogEnd::default(), leftovers, next_manifest, manifest: None };
+        let (end, given_up) = (LogEnd::default(), Vec::new());
+        let start = LogStart { store, epoch, next_chunk, end, last_given: 0, leftovers, given_up, next_manifest, manifest: None };
         files.others = numbers;
-        return Ok(Some(Recovered { start, index: Index::new()?, secret, checkpoints: files, loaded_keys: 0, replayed: 0 }));
+        let dictionaries = Dictionaries::open(dir, &store, store_path, chunks)?;
+        return Ok(Some(Recovered { start, index: Index::new()?, secret, dictionaries, checkpoints: files, loaded_keys: 0, replayed: 0 }));
     };
     check_identities(&inventory, &store, store_path)?;
     let manifest = read_manifest(dir, &inventory, &store, store_path)?;
     let manifests = inventory.manifests.clone();
-    let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path)?;
+    let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path, &mut prefix)?;
     let (known, foreign): (Vec<_>, Vec<_>) = known.into_iter().partition(|checkpoint| checkpoint.head.store == store);
     let covers = manifest.as_ref().map_or(0, |manifest| manifest.covers);
     let by_checkpoint = known.iter().map(|checkpoint| Witness { name: checkpoint.name(), last_seq: checkpoint.tail.end.last_seq });
     let by_manifest = manifest.iter().map(|manifest| Witness { name: manifest::file_name(manifest.number), last_seq: manifest.watermark });
     let witness = by_checkpoint.chain(by_manifest).max_by_key(|witness| witness.last_seq);
-    let found = Store { path: store_path, chunks, chain: &chain, covers, witness };
+    let prefix = RefCell::new(prefix);
+    let found = Store { path: store_path, chunks, chain: &chain, covers, witness, prefix: &prefix };
     let (reading, used) = found.read_best(dir, &known, secret, tell)?;
     let Reading::Done { index, end, loaded_keys, replayed } = reading else { return Ok(None) };
-    check_number(end.last_seq, || format!("record {}", end.last_seq), store_path)?;
+    // Before anything is written: where one is missing, no option opens the store.
+    let dictionaries = Dictionaries::open(dir, &store, store_path, chunks)?;
     // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
-    leftovers.extend(chain[found.kept(&end)..].iter().map(|found| file_name(found.header.chunk)));
+    let behind = &chain[found.kept(&end)..];
+    let mut prefix = prefix.into_inner();
+    for header in behind.iter().map(|found| &found.header) {
+        if prefix.cut { prefix.give_up_chunk(store_path, header) } else { leftovers.push(file_name(header.chunk)) }
+    }
+    let last_given = end.last_seq.max(prefix.last_seq);
+    check_number(last_given, || format!("record {last_given}"), store_path)?;
     // Also numbers of chunks that left no file are not used again: the manifest speaks for them.
     let next_chunk = next_chunk.max(covers.saturating_add(1));
-    let manifest = manifest.map(|manifest| manifest.number);
-    leftovers.extend(manifests.into_iter().filter(|number| Some(*number) != manifest).map(manifest::file_name));
+    let mut in_force = manifest.as_ref().map(|manifest| manifest.number);
+    if let Some(manifest) = &manifest
+        && prefix.amend(dir, store_path, manifest, next_manifest, end, chunks)?
+    {
+        in_force = Some(next_manifest);
+    }
+    let next_manifest = next_manifest.saturating_add(u64::from(in_force == Some(next_manifest)));
+    leftovers.extend(manifests.into_iter().filter(|number| Some(*number) != in_force).map(manifest::file_name));
     files.good = used.map(|checkpoint| checkpoint.head.number);
     let is_foreign = |number: &u64| foreign.iter().any(|checkpoint| checkpoint.head.number == *number);
     files.others = numbers.into_iter().filter(|number| Some(*number) != files.good && !is_foreign(number)).collect();
+    if prefix.cut {
+        // They speak of what was given up.
+        leftovers.extend(files.others.iter().map(|number| checkpoint::file_name(*number)));
+    }
+    let given_up = prefix.files;
     Ok(Some(Recovered {
-        start: LogStart { store, epoch, next_chunk, end, leftovers, next_manifest, manifest },
+        start: LogStart { store, epoch, next_chunk, end, last_given, leftovers, given_up, next_manifest, manifest: in_force },
         index,
         secret: used.map_or(secret, |checkpoint| checkpoint.head.secret),
+        dictionaries,
         checkpoints: files,
         loaded_keys,
         replayed,
@@ -176,6 +220,7 @@ impl Store<'_> {
         secret: [u64; 2],
         tell: &mut dyn FnMut(Progress),
     ) -> Result<(Reading, Option<&'a Checkpoint>)> {
+        let known = if self.prefix.borrow().cut { &[] } else { known };
         for checkpoint in known {
             match self.read(dir, Some(checkpoint), checkpoint.head.secret, tell) {
                 Ok(Reading::Unfit) => {}
@@ -186,6 +231,11 @@ impl Store<'_> {
             }
             let text = format!("store {}: {} is of no use", self.path, checkpoint.name());
             log::write(log::Level::Info, "recover", &text);
+        }
+        match self.read(dir, None, secret, tell) {
+            // Only when nothing else is left: up to the damage, and no further.
+            Err(error) if error.code == Code::CORRUPTED && self.prefix.borrow_mut().begin_to_cut() => {}
+            reading => return Ok((reading?, None)),
         }
         Ok((self.read(dir, None, secret, tell)?, None))
     }

@@ -165,7 +165,9 @@ impl<'a> Replay<'a> {
             }
         }
         match &self.store.witness {
-            Some(witness) if witness.last_seq > self.end.last_seq => Err(self.too_short(witness)),
+            Some(witness) if witness.last_seq > self.end.last_seq => {
+                self.store.prefix.borrow_mut().cut_log(witness.last_seq, self.too_short(witness))
+            }
             _ => Ok(()),
         }
     }
@@ -224,15 +226,13 @@ impl<'a> Replay<'a> {
         }
         let file = file_name(rest.first().map_or(0, |found| found.header.chunk));
         if proven > good_until {
-            return Err(Error::new(
-                Code::CORRUPTED,
-                format!(
-                    "store {}: {file} is damaged at byte {at}: records {} to {proven} were on stable storage and cannot be \
-                     read; restore the store from a backup",
-                    self.store.path,
-                    good_until + 1
-                ),
-            ));
+            let text = format!(
+                "store {}: {file} is damaged at byte {at}: records {} to {proven} were on stable storage and cannot be read; \
+                 restore the store from a backup",
+                self.store.path,
+                good_until + 1
+            );
+            return self.store.prefix.borrow_mut().cut_log(proven, Error::new(Code::CORRUPTED, text));
         }
         let text = format!("store {}: the unfinished end of {file} was cut at byte {at}", self.store.path);
         log::write(log::Level::Info, "recover", &text);

@@ -26,6 +26,8 @@ enum Identity {
 pub struct Store {
     engine: Arc<dyn Engine>,
     identity: Identity,
+    /// How the embedded engine was opened.
+    options: Option<Options>,
     users: Mutex<usize>,
     /// What the layer above keeps per store.
     companion: OnceLock<Arc<dyn Any + Send + Sync>>,
@@ -39,27 +41,34 @@ pub fn open(url: &StoreUrl, io_queue_depth: u32) -> Result<Arc<Store>> {
     let (identity, place) = match url {
         StoreUrl::MemoryPrivate => (Identity::Private, None),
         StoreUrl::MemoryNamed(name) => (Identity::Memory(name.clone()), None),
-        StoreUrl::File(path) => {
+        StoreUrl::File(path, set) => {
+            set.check()?;
             let failed = |e: &std::io::Error| Error::from_io(format_args!("store {}: cannot open the directory", path.display()), e);
             let path = std::path::absolute(path).map_err(|e| failed(&e))?;
             let disk = Arc::new(RealDisk::open(io_queue_depth));
-            disk.open_dir(&path).map_err(|e| failed(&e))?; // makes it: only then has it an identity
+            if !set.options().read_only {
+                disk.open_dir(&path).map_err(|e| failed(&e))?; // makes it: only then has it an identity
+            }
             let about = std::fs::metadata(&path).map_err(|e| failed(&e))?;
-            (Identity::Directory(about.dev(), about.ino()), Some((disk, path)))
+            (Identity::Directory(about.dev(), about.ino()), Some((disk, path, set)))
         }
     };
     if identity != Identity::Private
         && let Some(store) = stores.iter().find(|store| store.identity == identity)
     {
+        if let (Some((_, path, set)), Some(in_force)) = (&place, &store.options) {
+            set.check_against(in_force, &path.display().to_string())?;
+        }
         *store.users.lock() += 1;
         return Ok(Arc::clone(store));
     }
+    let options = place.as_ref().map(|(_, _, set)| set.options());
     let engine: Arc<dyn Engine> = match (place, &identity) {
-        (Some((disk, path)), _) => NativeEngine::open(disk, &path, Options::default())?,
+        (Some((disk, path, set)), _) => NativeEngine::open(disk, &path, set.options())?,
         (None, Identity::Memory(name)) => MemoryEngine::open(format!("memory:{}", String::from_utf8_lossy(name))),
         (None, _) => MemoryEngine::open("memory:".to_owned()),
     };
-    let store = Arc::new(Store { engine, identity, users: Mutex::new(1), companion: OnceLock::new() });
+    let store = Arc::new(Store { engine, identity, options, users: Mutex::new(1), companion: OnceLock::new() });
     stores.push(Arc::clone(&store));
     Ok(store)
 }
@@ -88,5 +97,48 @@ impl Store {
         }
         stores.retain(|store| !Arc::ptr_eq(store, self));
         self.engine.close()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStrExt;
+    use std::path::Path;
+
+    fn named(path: &Path, query: &str) -> StoreUrl {
+        let url = [b"file:", path.as_os_str().as_bytes(), query.as_bytes()].concat();
+        StoreUrl::parse(&url).expect("good")
+    }
+
+    #[test]
+    fn one_store_has_one_set_of_options() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let first = open(&named(tmp.path(), "?min_fill_rate=40"), 8).expect("opens");
+        let same = open(&named(tmp.path(), "?min_fill_rate=40&chunk_bytes=64m"), 8).expect("what is in force");
+        let silent = open(&named(tmp.path(), ""), 8).expect("asks for nothing");
+        assert!(Arc::ptr_eq(&first, &same) && Arc::ptr_eq(&first, &silent));
+        for (other, in_force) in
+            [("?min_fill_rate=50", "min_fill_rate=40"), ("?read_only=true", "read_only=false"), ("?recovery=prefix", "recovery=strict")]
+        {
+            let error = open(&named(tmp.path(), other), 8).map(drop).expect_err("differs");
+            assert!(error.code == Code::CONFIG && error.message.contains(in_force), "{error}");
+        }
+        for store in [first, same, silent] {
+            store.release().expect("closes");
+        }
+        let other = open(&named(tmp.path(), "?min_fill_rate=50"), 8).expect("the options went with the last user");
+        other.release().expect("closes");
+    }
+
+    #[test]
+    fn reading_only_makes_no_directory_and_takes_no_writes() {
+        let tmp = tempfile::tempdir().expect("a directory");
+        let path = tmp.path().join("s");
+        assert_eq!(open(&named(&path, "?read_only=true"), 8).map(drop).map_err(|e| e.code), Err(Code::FILE));
+        assert!(!path.exists());
+        open(&named(&path, ""), 8).and_then(|store| store.release()).expect("is made");
+        let reader = open(&named(&path, "?read_only=true"), 8).expect("opens");
+        reader.release().expect("closes");
     }
 }

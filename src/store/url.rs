@@ -1,10 +1,11 @@
 //! The URL of a store.
 //!
-//! `PATH` or `file:PATH` (the embedded engine; a `file:` URL escapes bytes as `%XX`, a bare path is taken as it is),
-//! `memory:` (private to its manager), `memory:NAME` (shared in the process).
+//! `PATH` or `file:PATH?OPTIONS` (the embedded engine; a `file:` URL escapes bytes as `%XX`, a bare path is taken as it
+//! is and has no options), `memory:` (private to its manager), `memory:NAME` (shared in the process).
 
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
+use crate::store::options::OptionSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -12,8 +13,8 @@ use std::path::PathBuf;
 /// A store, named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreUrl {
-    /// A directory of the embedded engine.
-    File(PathBuf),
+    /// A directory of the embedded engine, and what was said about how to run it.
+    File(PathBuf, OptionSet),
     /// Memory of one manager.
     MemoryPrivate,
     /// Memory that managers of the process share by name.
@@ -29,15 +30,16 @@ impl StoreUrl {
             return Ok(if name.is_empty() { StoreUrl::MemoryPrivate } else { StoreUrl::MemoryNamed(name.to_vec()) });
         }
         if let Some(rest) = url.strip_prefix(b"file:") {
-            if let Some(at) = rest.iter().position(|b| *b == b'?') {
-                let option = String::from_utf8_lossy(&rest[at + 1..]);
-                return refuse(
-                    Code::INVALID_PARAM,
-                    &format!("unknown option \"{option}\": leave it out, or write %3F for a ? in the path"),
-                );
-            }
-            return match unescape(rest) {
-                Some(path) => file(path, &shown),
+            let (path, query) = match rest.iter().position(|b| *b == b'?') {
+                Some(at) => (&rest[..at], &rest[at + 1..]),
+                None => (rest, &[][..]),
+            };
+            let options = match OptionSet::from_query(query) {
+                Ok(options) => options,
+                Err(error) => return refuse(error.code, &format!("{} (a ? in the path is written %3F)", error.message)),
+            };
+            return match unescape(path) {
+                Some(path) => file(path, options, &shown),
                 None => refuse(Code::INVALID_PARAM, "a % must be followed by two hexadecimal digits (write %25 for a % itself)"),
             };
         }
@@ -51,18 +53,19 @@ impl StoreUrl {
         {
             return refuse(Code::INVALID_PARAM, "unknown scheme: use a path, file:PATH, memory: or memory:NAME");
         }
-        file(url.to_vec(), &shown)
+        file(url.to_vec(), OptionSet::default(), &shown)
     }
 }
 
-fn file(path: Vec<u8>, shown: &str) -> Result<StoreUrl> {
+fn file(path: Vec<u8>, options: OptionSet, shown: &str) -> Result<StoreUrl> {
     if path.is_empty() || path.contains(&0) {
         return Err(Error::new(Code::INVALID_PARAM, format!("store URL \"{shown}\": name a directory")));
     }
-    Ok(StoreUrl::File(PathBuf::from(OsString::from_vec(path))))
+    Ok(StoreUrl::File(PathBuf::from(OsString::from_vec(path)), options))
 }
 
-fn unescape(text: &[u8]) -> Option<Vec<u8>> {
+/// The bytes that `text` stands for; `None` if a `%` is not followed by two hexadecimal digits.
+pub(super) fn unescape(text: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((first, tail)) = rest.split_first() {
@@ -83,7 +86,7 @@ mod tests {
     use super::*;
 
     fn path(text: &str) -> Result<StoreUrl> {
-        Ok(StoreUrl::File(PathBuf::from(text)))
+        Ok(StoreUrl::File(PathBuf::from(text), OptionSet::default()))
     }
 
     #[test]
@@ -94,12 +97,17 @@ mod tests {
         assert_eq!(StoreUrl::parse(b"/a/b%41"), path("/a/b%41"));
         assert_eq!(StoreUrl::parse(b"file:/a/b%41%3f"), path("/a/bA?"));
         assert_eq!(StoreUrl::parse(b"a:b"), path("a:b"));
+        assert_eq!(StoreUrl::parse(b"/a?min_fill_rate=3"), path("/a?min_fill_rate=3"));
+        assert_eq!(StoreUrl::parse(b"file:/a?"), path("/a"));
+        let set = OptionSet::from_query(b"min_fill_rate=3").expect("good");
+        assert_eq!(StoreUrl::parse(b"file:/a%3fb?min_fill_rate=3"), Ok(StoreUrl::File(PathBuf::from("/a?b"), set)));
     }
 
     #[test]
     fn what_is_wrong_is_said() {
         for (url, code, word) in [
             (&b"file:/a?min_fill=3"[..], Code::INVALID_PARAM, "min_fill=3"),
+            (b"file:/a?b?c", Code::INVALID_PARAM, "%3F"),
             (b"file:/a%4", Code::INVALID_PARAM, "hexadecimal"),
             (b"file:/a%00", Code::INVALID_PARAM, "directory"),
             (b"file:", Code::INVALID_PARAM, "directory"),

@@ -20,6 +20,8 @@ const DIRECTORY: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY;
 /// An open directory.
 pub(super) struct RealDir {
     fd: OwnedFd,
+    /// Nothing in it is changed through this.
+    read_only: bool,
 }
 
 impl RealDir {
@@ -36,7 +38,16 @@ impl RealDir {
         if names(fd.as_fd())?.is_empty() {
             sync_upwards(fd.as_fd())?;
         }
-        Ok(RealDir { fd })
+        Ok(RealDir { fd, read_only: false })
+    }
+
+    /// Opens `path`, which must be there, to read only.
+    pub(super) fn open_to_read(path: &Path) -> io::Result<Self> {
+        Ok(RealDir { fd: open_path(path)?, read_only: true })
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only { Err(io::Error::from_raw_os_error(libc::EROFS)) } else { Ok(()) }
     }
 }
 
@@ -46,19 +57,32 @@ impl Dir for RealDir {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        self.check_writable()?;
         let name = sys::file_name(name)?;
-        Ok(Arc::new(RealFile::open(self.fd.as_fd(), &name, libc::O_CREAT | libc::O_EXCL)?))
+        Ok(Arc::new(RealFile::open(self.fd.as_fd(), &name, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL)?))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let name = sys::file_name(name)?;
-        Ok(Arc::new(RealFile::open(self.fd.as_fd(), &name, 0)?))
+        let access = if self.read_only { libc::O_RDONLY } else { libc::O_RDWR };
+        Ok(Arc::new(RealFile::open(self.fd.as_fd(), &name, access)?))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        self.check_writable()?;
         let name = sys::file_name(name)?;
         // SAFETY: the descriptor is ours and open, the name is NUL-terminated.
         sys::retry(|| unsafe { libc::unlinkat(self.fd.as_raw_fd(), name.as_ptr(), 0) })?;
+        Ok(())
+    }
+
+    fn link(&self, name: &str, to: &dyn Dir, new_name: &str) -> io::Result<()> {
+        let elsewhere = || io::Error::from_raw_os_error(libc::EXDEV);
+        let to = (to as &dyn Any).downcast_ref::<RealDir>().ok_or_else(elsewhere)?;
+        to.check_writable()?;
+        let (name, new_name) = (sys::file_name(name)?, sys::file_name(new_name)?);
+        // SAFETY: both descriptors are ours and open, both names are NUL-terminated.
+        sys::retry(|| unsafe { libc::linkat(self.fd.as_raw_fd(), name.as_ptr(), to.fd.as_raw_fd(), new_name.as_ptr(), 0) })?;
         Ok(())
     }
 
@@ -67,7 +91,11 @@ impl Dir for RealDir {
     }
 
     fn lock(&self, name: &str) -> io::Result<Box<dyn Any + Send + Sync>> {
-        Ok(Box::new(lock::take(self.fd.as_fd(), &sys::file_name(name)?)?))
+        let name = sys::file_name(name)?;
+        if self.read_only {
+            return Ok(Box::new(lock::share(self.fd.as_fd(), &name)?));
+        }
+        Ok(Box::new(lock::take(self.fd.as_fd(), &name)?))
     }
 
     fn lock_holder(&self, name: &str) -> Option<String> {

@@ -25,14 +25,17 @@ pub(super) struct RealFile {
     identity: (libc::dev_t, libc::ino_t),
     /// The file system counts links: zero means deleted. Some in user space always say zero.
     counts_links: bool,
+    /// Opened to read: it may lie where nothing can be written.
+    read_only: bool,
     /// `RWF_DSYNC` was refused once: by an old kernel, or by this file system.
     no_durable_write: AtomicBool,
 }
 
 impl RealFile {
-    /// Opens the regular file `name` in `dir` for reading and writing.
+    /// Opens the regular file `name` in `dir`.
     pub(super) fn open(dir: BorrowedFd<'_>, name: &CStr, flags: libc::c_int) -> io::Result<Self> {
-        let fd = sys::open_regular(dir, name, flags | libc::O_RDWR)?;
+        let read_only = flags & libc::O_ACCMODE == libc::O_RDONLY;
+        let fd = sys::open_regular(dir, name, flags)?;
         // The ring takes O_NONBLOCK at its word and fails with EAGAIN instead of waiting for the disk.
         // SAFETY: the descriptor is ours and open.
         let flags = sys::retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
@@ -43,6 +46,7 @@ impl RealFile {
             fd: ManuallyDrop::new(fd),
             identity: (stat.st_dev, stat.st_ino),
             counts_links: stat.st_nlink > 0,
+            read_only,
             no_durable_write: AtomicBool::new(false),
         })
     }
@@ -57,6 +61,10 @@ impl RealFile {
             return Err(io::Error::from_raw_os_error(libc::ESTALE));
         }
         Ok(())
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.read_only { Err(io::Error::from_raw_os_error(libc::EROFS)) } else { Ok(()) }
     }
 
     fn write_durably(&self, pieces: &[IoSlice<'_>], place: libc::off_t) -> io::Result<usize> {
@@ -112,6 +120,7 @@ impl File for RealFile {
     }
 
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize> {
+        self.check_writable()?;
         let pieces = &pieces[..pieces.len().min(PIECES_MAX)];
         let bytes: u64 = pieces.iter().map(|p| p.len() as u64).sum();
         let place = file_offset(offset)?;
@@ -125,7 +134,11 @@ impl File for RealFile {
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.datasync()?;
+        match self.datasync() {
+            // Media that cannot be written have nothing to sync, and say it with these.
+            Err(e) if self.read_only && matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EROFS)) => return Ok(()),
+            other => other?,
+        }
         self.check_identity()
     }
 
@@ -136,6 +149,7 @@ impl File for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
         let place = file_offset(len)?;
         let _limit = SizeLimit::before_growing_to(len);
         // SAFETY: the descriptor is ours and open.

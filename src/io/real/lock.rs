@@ -63,7 +63,7 @@ pub(super) fn take(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Lock> {
     let deadline = clock::deadline(PATIENCE_MS);
     loop {
         let lock = register(sys::open_regular(dir, name, libc::O_RDWR | libc::O_CREAT)?)?;
-        wait(lock.fd, deadline)?;
+        wait(lock.fd, libc::LOCK_EX, deadline)?;
         if is_still(dir, name, lock.fd)? {
             write_pid(lock.fd);
             return Ok(lock);
@@ -72,6 +72,20 @@ pub(super) fn take(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Lock> {
         if deadline.is_none_or(|d| Instant::now() >= d) {
             return Err(io::Error::from_raw_os_error(libc::EWOULDBLOCK));
         }
+    }
+}
+
+/// Takes part in the lock `name` in `dir`, as a reader among readers; `WouldBlock` if somebody has it alone. Nothing is
+/// written. `None` if there is no such file: then nobody has it.
+pub(super) fn share(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Option<Lock>> {
+    match sys::open_regular(dir, name, libc::O_RDONLY) {
+        Ok(fd) => {
+            let lock = register(fd)?;
+            wait(lock.fd, libc::LOCK_SH, clock::deadline(PATIENCE_MS))?;
+            Ok(Some(lock))
+        }
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
@@ -95,10 +109,10 @@ fn register(fd: OwnedFd) -> io::Result<Lock> {
     }
 }
 
-fn wait(fd: RawFd, deadline: Option<Instant>) -> io::Result<()> {
+fn wait(fd: RawFd, how: libc::c_int, deadline: Option<Instant>) -> io::Result<()> {
     loop {
         // SAFETY: the descriptor is open: it stands in the table, and only its `Lock` takes it out.
-        match sys::retry(|| unsafe { libc::flock(fd, libc::LOCK_EX | libc::LOCK_NB) }) {
+        match sys::retry(|| unsafe { libc::flock(fd, how | libc::LOCK_NB) }) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && deadline.is_some_and(|d| Instant::now() < d) => std::thread::sleep(PAUSE),
             other => return other.map(drop),
         }

@@ -116,6 +116,10 @@ impl Disk for RealDisk {
         Ok(Arc::new(dir::RealDir::open(path)?))
     }
 
+    fn open_dir_to_read(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        Ok(Arc::new(dir::RealDir::open_to_read(path)?))
+    }
+
     fn read_many(&self, reads: &mut [ReadAt<'_>], how: &ReadMany) -> ReadManyReport {
         let mut report = ReadManyReport::default();
         for read in reads.iter_mut() {

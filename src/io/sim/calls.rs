@@ -17,12 +17,18 @@ const PID: &str = "4242";
 pub(super) struct SimDir {
     pub(super) state: Arc<Mutex<State>>,
     pub(super) path: PathBuf,
+    /// Nothing in it is changed through this.
+    pub(super) read_only: bool,
 }
 
 impl SimDir {
     fn open_id(&self, id: u64) -> Arc<dyn File> {
-        Arc::new(SimFile { state: Arc::clone(&self.state), id })
+        Arc::new(SimFile { state: Arc::clone(&self.state), id, read_only: self.read_only })
     }
+}
+
+fn check_writable(read_only: bool) -> io::Result<()> {
+    if read_only { Err(io::Error::from_raw_os_error(libc::EROFS)) } else { Ok(()) }
 }
 
 impl Dir for SimDir {
@@ -33,6 +39,7 @@ impl Dir for SimDir {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
+        check_writable(self.read_only)?;
         let mut state = self.state.lock();
         let name: Arc<str> = name.into();
         match state.judge(Calls::CREATE)? {
@@ -52,11 +59,30 @@ impl Dir for SimDir {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
+        check_writable(self.read_only)?;
         let mut state = self.state.lock();
         match state.judge(Calls::REMOVE)? {
             Verdict::Go => state.remove(&self.path, name),
             Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
             Verdict::Cut => cut(state, CutCall::Remove { dir: self.path.clone(), name: name.into() }),
+        }
+    }
+
+    fn link(&self, name: &str, to: &dyn Dir, new_name: &str) -> io::Result<()> {
+        let elsewhere = || io::Error::from_raw_os_error(libc::EXDEV);
+        let to = (to as &dyn Any).downcast_ref::<SimDir>().filter(|to| Arc::ptr_eq(&self.state, &to.state)).ok_or_else(elsewhere)?;
+        check_writable(to.read_only)?;
+        let mut state = self.state.lock();
+        let file = state.folder(&self.path)?.seen.get(name).copied();
+        let new_name: Arc<str> = new_name.into();
+        // A name comes into being, as with `create`.
+        match state.judge(Calls::CREATE)? {
+            Verdict::Go => state.link(file.ok_or_else(|| io::Error::from_raw_os_error(libc::ENOENT))?, &to.path, &new_name),
+            Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Verdict::Cut => match file {
+                Some(file) => cut(state, CutCall::Link { file, dir: to.path.clone(), name: new_name }),
+                None => Err(crash()),
+            },
         }
     }
 
@@ -75,10 +101,12 @@ impl Dir for SimDir {
         let mut state = self.state.lock();
         state.admit(Calls::LOCK)?;
         let key = (self.path.clone(), name.to_owned());
-        if !state.locks.insert(key.clone()) {
-            return Err(io::Error::from_raw_os_error(libc::EWOULDBLOCK));
-        }
-        if !state.folder(&self.path)?.seen.contains_key(name) {
+        let readers = state.locks.get(&key).copied();
+        match readers {
+            Some(readers) if !self.read_only || readers == 0 => return Err(io::Error::from_raw_os_error(libc::EWOULDBLOCK)),
+            readers => state.locks.insert(key.clone(), if self.read_only { readers.unwrap_or(0) + 1 } else { 0 }),
+        };
+        if !self.read_only && !state.folder(&self.path)?.seen.contains_key(name) {
             // What the file says is for people, and losing it loses nothing: it may as well be durable.
             let id = state.create(&self.path, &name.into())?;
             state.file(id)?.edit(|content| content.write(0, PID.as_bytes()));
@@ -101,7 +129,11 @@ struct SimLock {
 
 impl Drop for SimLock {
     fn drop(&mut self) {
-        self.state.lock().locks.remove(&self.key);
+        let mut state = self.state.lock();
+        match state.locks.get_mut(&self.key) {
+            Some(readers) if *readers > 1 => *readers -= 1,
+            _ => drop(state.locks.remove(&self.key)),
+        }
     }
 }
 
@@ -109,6 +141,7 @@ impl Drop for SimLock {
 struct SimFile {
     state: Arc<Mutex<State>>,
     id: u64,
+    read_only: bool,
 }
 
 impl File for SimFile {
@@ -138,6 +171,7 @@ impl File for SimFile {
     }
 
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize> {
+        check_writable(self.read_only)?;
         let mut data = Vec::with_capacity(pieces.iter().map(|piece| piece.len()).sum());
         pieces.iter().for_each(|piece| data.extend_from_slice(piece));
         let mut state = self.state.lock();
@@ -188,6 +222,7 @@ impl File for SimFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
+        check_writable(self.read_only)?;
         let mut state = self.state.lock();
         match state.judge(Calls::SET_LEN)? {
             Verdict::Go if len > i64::MAX as u64 => Err(io::Error::from_raw_os_error(libc::EFBIG)),

@@ -126,7 +126,14 @@ impl Disk for SimDisk {
             return Err(io::Error::from_raw_os_error(libc::ENOTDIR));
         }
         state.folders.entry(path.to_owned()).or_default();
-        Ok(Arc::new(calls::SimDir { state: Arc::clone(&self.state), path: path.to_owned() }))
+        Ok(Arc::new(calls::SimDir { state: Arc::clone(&self.state), path: path.to_owned(), read_only: false }))
+    }
+
+    fn open_dir_to_read(&self, path: &Path) -> io::Result<Arc<dyn Dir>> {
+        let mut state = self.state.lock();
+        state.admit(Calls::OPEN_DIR)?;
+        state.folder(path)?;
+        Ok(Arc::new(calls::SimDir { state: Arc::clone(&self.state), path: path.to_owned(), read_only: true }))
     }
 
     fn read_many(&self, reads: &mut [ReadAt<'_>], how: &ReadMany) -> ReadManyReport {

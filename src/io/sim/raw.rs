@@ -8,6 +8,7 @@ use super::content::Content;
 use super::node::Node;
 use super::state::State;
 use crate::base::sync::Arc;
+use std::path::Path;
 
 impl SimDisk {
     /// Names of all files, sorted (lock files too).
@@ -23,6 +24,13 @@ impl SimDisk {
         let state = self.state.lock();
         let id = find(&state, name)?;
         state.files.get(&id).map(|node| node.seen().to_vec())
+    }
+
+    /// The same, of the file in one directory.
+    pub fn read_raw_in(&self, dir: &str, name: &str) -> Option<Vec<u8>> {
+        let state = self.state.lock();
+        let id = state.folders.get(Path::new(dir))?.seen.get(name)?;
+        state.files.get(id).map(|node| node.seen().to_vec())
     }
 
     /// Puts `bytes` in the place of a file's, or makes such a file in the first directory; false if there is none.

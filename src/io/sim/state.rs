@@ -29,6 +29,7 @@ pub(super) enum CutCall {
     Write { file: u64, offset: u64, data: Arc<[u8]> },
     SetLen { file: u64, len: u64 },
     Create { dir: PathBuf, name: Arc<str> },
+    Link { file: u64, dir: PathBuf, name: Arc<str> },
     Remove { dir: PathBuf, name: Arc<str> },
 }
 
@@ -53,7 +54,8 @@ pub(super) struct State {
     pub(super) folders: BTreeMap<PathBuf, Folder>,
     pub(super) files: BTreeMap<u64, Node>,
     pub(super) next_file: u64,
-    pub(super) locks: BTreeSet<(PathBuf, String)>,
+    /// Locks that are held, with the number of readers who share it; 0: one has it alone.
+    pub(super) locks: BTreeMap<(PathBuf, String), u64>,
     pub(super) steps: u64,
     pub(super) calls: [u64; Calls::KINDS],
     pub(super) crash_at: Option<u64>,
@@ -71,7 +73,7 @@ impl State {
             folders: BTreeMap::new(),
             files: BTreeMap::new(),
             next_file: 1,
-            locks: BTreeSet::new(),
+            locks: BTreeMap::new(),
             steps: 0,
             calls: [0; Calls::KINDS],
             crash_at: None,
@@ -137,15 +139,21 @@ impl State {
     /// Makes an empty file and its name, both not yet durable.
     pub(super) fn create(&mut self, dir: &Path, name: &Arc<str>) -> io::Result<u64> {
         let id = self.next_file;
+        self.link(id, dir, name)?;
+        self.files.insert(id, Node::default());
+        self.next_file += 1;
+        Ok(id)
+    }
+
+    /// Gives the file a name, not yet durable.
+    pub(super) fn link(&mut self, id: u64, dir: &Path, name: &Arc<str>) -> io::Result<()> {
         let folder = self.folder(dir)?;
         if folder.seen.contains_key(name) {
             return Err(io::Error::from_raw_os_error(libc::EEXIST));
         }
         folder.seen.insert(Arc::clone(name), id);
         folder.unsynced.push((Arc::clone(name), id, true));
-        self.files.insert(id, Node::default());
-        self.next_file += 1;
-        Ok(id)
+        Ok(())
     }
 
     /// Takes a name away, not yet durably. The file stays for those who have it open.
@@ -155,7 +163,8 @@ impl State {
             return Err(io::Error::from_raw_os_error(libc::ENOENT));
         };
         folder.unsynced.push((name, id, false));
-        let freed = self.files.get(&id).map_or(0, |node| node.seen().len());
+        let named = self.check_named(id).is_ok();
+        let freed = if named { 0 } else { self.files.get(&id).map_or(0, |node| node.seen().len()) };
         self.space = self.space.map(|left| left.saturating_add(freed));
         Ok(())
     }
@@ -216,6 +225,7 @@ impl State {
                 }
             }
             Some(CutCall::Create { dir, name }) if self.rng.one_in(2) => drop(self.create(&dir, &name)),
+            Some(CutCall::Link { file, dir, name }) if self.rng.one_in(2) => drop(self.link(file, &dir, &name)),
             Some(CutCall::Remove { dir, name }) if self.rng.one_in(2) => drop(self.remove(&dir, &name)),
             _ => {}
         }

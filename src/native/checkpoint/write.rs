@@ -46,6 +46,7 @@ impl NativeEngine {
     pub(in crate::native) fn checkpoint_beside(&self, between: &mut dyn FnMut(usize)) -> Result<()> {
         let _alone = self.compacting.lock();
         self.check_open()?;
+        self.check_writable()?;
         self.write_checkpoint(between)
     }
 
@@ -61,7 +62,7 @@ impl NativeEngine {
     /// Writes a checkpoint if the next open would have to go through much log. No more is committed.
     pub(in crate::native) fn checkpoint_at_close(&self) {
         let by_log = self.options.checkpoint_log_bytes;
-        if by_log > 0 && self.uncovered() >= by_log.min(CLOSE_LOG_BYTES).max(self.checkpoint_len()) {
+        if !self.options.read_only && by_log > 0 && self.uncovered() >= by_log.min(CLOSE_LOG_BYTES).max(self.checkpoint_len()) {
             self.try_checkpoint();
         }
     }
