@@ -10,6 +10,8 @@ pub mod counters;
 pub mod dense;
 pub mod record;
 pub mod request;
+#[cfg(test)]
+mod tests;
 pub mod train;
 pub mod turn;
 #[cfg(feature = "zstd")]

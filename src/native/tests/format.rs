@@ -154,6 +154,8 @@ struct Store {
     values: BTreeMap<Vec<u8>, Vec<u8>>,
     last_seq: u64,
     digest: u64,
+    /// The chunk in which the log ends.
+    end_chunk: u64,
     watermark: u64,
     dictionaries: Dictionaries,
 }
@@ -182,7 +184,8 @@ impl Store {
             let value = match flags {
                 0 => stored.to_vec(),
                 1 => lz4_flex::block::decompress(stored, u32_at(bytes, 12) as usize).unwrap(),
-                _ => dictionaries[&stored[0]].unpack(&stored[1..]),
+                // Without it the store is refused in the end.
+                _ => dictionaries.get(&stored[0]).map_or(Vec::new(), |dictionary| dictionary.unpack(&stored[1..])),
             };
             changes.push((key, (kind == 1).then_some(value)));
             at += len;
@@ -213,6 +216,7 @@ impl Store {
         if kind == 1 {
             self.last_seq = first_seq + u64::from(records) - 1;
             self.digest = digest;
+            self.end_chunk = chunk.number();
             for (key, value) in changes {
                 match value {
                     Some(value) => self.values.insert(key, value),
@@ -278,7 +282,8 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
     let manifest = read_manifest(disk).unwrap_or_default();
     let mut wanted = chunks.keys().next_back().copied().unwrap_or(0);
     let any_manifest = disk.list_files().iter().any(|name| name.starts_with("manifest-"));
-    if wanted < manifest.newest || (wanted == 0 && any_manifest) {
+    let any_dictionary = disk.list_files().iter().any(|name| name.starts_with("dictionary-"));
+    if wanted < manifest.newest || (wanted == 0 && (any_manifest || any_dictionary)) {
         return Err(Refused::Damaged);
     }
     // Chunks with their ends, where the manifest says them.
@@ -292,16 +297,15 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         chain.push((chunks.get(&end[0]).ok_or(Refused::Damaged)?, Some(*end)));
     }
     chain.reverse();
-    let mut dictionaries = BTreeMap::new();
-    for number in (1..=255u8).filter(|n| chain.iter().any(|(chunk, _)| chunk.bytes[104 + usize::from(n / 8)] >> (n % 8) & 1 == 1)) {
-        dictionaries.insert(number, Dictionary::read(disk, number).ok_or(Refused::Damaged)?);
-    }
+    let names = |chunk: &Chunk, n: u8| chunk.bytes[104 + usize::from(n / 8)] >> (n % 8) & 1 == 1;
+    let dictionaries: Dictionaries = (1..=255u8).filter_map(|n| Some((n, Dictionary::read(disk, n)?))).collect();
     let mut store = Store { dictionaries, watermark: manifest.watermark, ..Store::default() };
     for (i, (chunk, named_end)) in chain.iter().enumerate() {
         store.watermark = store.watermark.max(chunk.watermark());
         let follows = if i == 0 { chunk.before() == 0 } else { chain[i - 1].0.number() == chunk.before() };
         if !follows {
             (store.last_seq, store.digest) = (u64_at(&chunk.bytes, 72), u64_at(&chunk.bytes, 80));
+            store.end_chunk = chunk.before();
             store.watermark = store.watermark.max(store.last_seq);
         }
         let end_said = named_end.or(chain.get(i + 1).map(|(next, _)| std::array::from_fn(|field| u64_at(&next.bytes, 56 + 8 * field))));
@@ -333,6 +337,12 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
     }
     if manifest.watermark > store.last_seq {
         return Err(Refused::Damaged);
+    }
+    let is_missing = |n: &u8| !store.dictionaries.contains_key(n);
+    for number in (1..=255u8).filter(is_missing) {
+        if chain.iter().any(|(chunk, _)| chunk.number() <= store.end_chunk && names(chunk, number)) {
+            return Err(Refused::Damaged);
+        }
     }
     Ok(store.values)
 }
@@ -384,10 +394,15 @@ fn two_readers_agree() {
                 let names: Vec<String> = image.list_files().into_iter().filter(|name| name.starts_with("chunk-")).collect();
                 let Some(name) = names.get(rng.below(names.len() as u64) as usize) else { break };
                 let len = image.read_raw(name).unwrap().len() as u64;
-                match rng.below(4) {
-                    0 => assert!(image.truncate_raw(name, rng.below(len + 1))),
-                    1 => assert!(image.remove_raw(name)),
-                    _ => drop(image.flip_bit(name, rng.below(len.max(1)), rng.below(8) as u32)),
+                let dictionary = image.list_files().into_iter().find(|name| name.starts_with("dictionary-"));
+                match (rng.below(4), dictionary.filter(|_| rng.one_in(6))) {
+                    (0, Some(dictionary)) => drop(image.flip_bit(&dictionary, 70, 1)), // the other copy will do
+                    (_, Some(dictionary)) => assert!(image.remove_raw(&dictionary)),
+                    (n, None) => match n {
+                        0 => assert!(image.truncate_raw(name, rng.below(len + 1))),
+                        1 => assert!(image.remove_raw(name)),
+                        _ => drop(image.flip_bit(name, rng.below(len.max(1)), rng.below(8) as u32)),
+                    },
                 }
                 looks += 1;
                 refusals += u32::from(compare(&image));
