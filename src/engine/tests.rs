@@ -152,6 +152,21 @@ fn unpack(value: &StoredValue<'_>, rng: &mut Random) -> Option<Vec<u8>> {
 }
 
 #[test]
+fn the_example_of_the_format_is_read_as_it_says() {
+    let contents = [&[0x88; TABLES_LEN][..], b"Berlin, Vienna"].concat();
+    let (dense, reference) = (Dense::new(&contents).expect("is one"), BitByBit::new(&contents));
+    let mut packed = [0x22, b'A', b'=', 0, 8, 0x10, b';', 0, 14];
+    let mut out = [0; 13];
+    assert!(dense.unpack(&packed, &mut out) && out == *b"A=Vienna;;;;;");
+    assert_eq!(reference.unpack(&packed, 13).as_deref(), Some(&out[..]));
+    for raw_len in (0..100).filter(|raw_len| *raw_len != 13) {
+        assert!(!dense.unpack(&packed, &mut vec![0; raw_len]), "{raw_len}");
+    }
+    packed[0] = 0x24;
+    assert!((0..100).all(|raw_len| !dense.unpack(&packed, &mut vec![0; raw_len])));
+}
+
+#[test]
 fn a_million_damaged_values_are_refused_or_mean_what_the_format_says() {
     const ROUNDS: usize = 100_000;
     let (mut good, mut refused) = (0, 0);

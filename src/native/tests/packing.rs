@@ -11,6 +11,7 @@ use crate::engine::{Commit, Engine, ReadOp, Reader, WriteOp, Writes};
 use crate::io::sim::{Faults, SimDisk};
 use crate::native::{NativeEngine, Options};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 const CHUNK_BYTES: u64 = 16 << 10;
 const DICTIONARY: &str = "dictionary-0000000000000001.kvb";
@@ -118,6 +119,39 @@ fn dense_store() -> (SimDisk, Model) {
     assert!(check(&engine, &model)[Codec::Dense as usize] > 250);
     engine.close().unwrap();
     (disk, model)
+}
+
+/// Key and value number `i` of the golden store, as every version has to find them.
+fn golden(i: u32) -> (Vec<u8>, Vec<u8>) {
+    let value = format!("{{\"customer\":{},\"town\":\"Town number {}\",\"balance\":{}}}", i * 7919 % 10_007, i % 13, i * i % 1009);
+    (format!("golden-{i}").into_bytes(), value.into_bytes())
+}
+
+/// Like the golden store of `golden`, with packed values: made by `KVBATCH_BLESS=1 cargo test --lib packing`, and never again.
+#[test]
+fn a_packed_store_of_version_1_is_read() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old_formats/1-packed");
+    let model: Model = (0..150).map(golden).collect();
+    if std::env::var_os("KVBATCH_BLESS").is_some() && !kept.exists() {
+        let made = SimDisk::new(1, Faults::default());
+        let engine = open(&made, options(Codec::Dense)).unwrap();
+        commit(&engine, &model.iter().map(|(key, value)| Record::put(key, value)).collect::<Vec<_>>());
+        drop(engine);
+        let engine = open(&made, options(Codec::Dense)).unwrap();
+        compact_all(&engine);
+        engine.close().unwrap();
+        std::fs::create_dir(&kept).unwrap();
+        for name in made.list_files().into_iter().filter(|name| name != "LOCK") {
+            std::fs::write(kept.join(&name), made.read_raw(&name).unwrap()).unwrap();
+        }
+    }
+    let disk = SimDisk::new(2, Faults::default());
+    drop(open(&disk, options(Codec::None)).unwrap()); // makes the directory
+    for file in std::fs::read_dir(kept).unwrap().map(Result::unwrap) {
+        assert!(disk.write_raw(file.file_name().to_str().unwrap(), &std::fs::read(file.path()).unwrap()));
+    }
+    let packed = check(&open(&disk, options(Codec::None)).unwrap(), &model);
+    assert!(packed[Codec::Dense as usize] > 140, "{packed:?}");
 }
 
 #[test]

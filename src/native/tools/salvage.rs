@@ -2,8 +2,8 @@
 //!
 //! A record is proven by its own checksum, which is salted with its place, whether or not the frame around it is good.
 //! The order of places is the order of commits, so the last good record of a key is the newest one left. If a newer one
-//! was lost, or its value cannot be unpacked (its dictionary is gone), the older one takes its place, and a key whose delete was lost is back: nobody can tell. The report says
-//! where something was lost. The damaged store is read and never changed.
+//! was lost, or is packed and its dictionary is gone, the older one takes its place, and a key whose delete was lost is
+//! back: nobody can tell. The report says where something was lost. The damaged store is read and never changed.
 
 use super::super::dictionary::{self, Names, Stored};
 use super::super::index::{Index, Place};
