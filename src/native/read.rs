@@ -9,6 +9,7 @@ use super::dictionary::{Table, stored_value};
 use super::index::Place;
 use crate::base::code::Code;
 use crate::base::error::Error;
+use crate::base::planted::{Bug, planted};
 use crate::base::prefetch::prefetch;
 use crate::engine::counters::{add, raise};
 use crate::engine::record::{Kind, Record};
@@ -43,7 +44,8 @@ enum Look {
 impl NativeEngine {
     /// See `Engine::fetch`.
     pub(super) fn fetch_reads(&self, pin: &Pin, reads: &mut [ReadOp], reader: &mut dyn Reader, hints: &ReadHints) {
-        let view = pin.clone().and_then(|pin| pin.downcast().ok()).unwrap_or_else(|| self.chunks.view());
+        let view =
+            pin.clone().filter(|_| !planted(Bug::PinIgnored)).and_then(|pin| pin.downcast().ok()).unwrap_or_else(|| self.chunks.view());
         let with = With { store_path: &self.path, dictionaries: self.dictionaries.table(), now_ms: self.now_ms() };
         let mut cold: Vec<(Place, u32)> = Vec::new();
         let mut hot_reads = 0;
@@ -188,7 +190,8 @@ fn ask_for(view: &View, read: &ReadOp) {
 fn look(bytes: &[u8], seen: &Seen, place: Place, op: u32, reader: &mut dyn Reader, with: &With<'_>) -> Look {
     let Ok((record, _)) = Record::parse_checked(bytes, seen.chunk.salt.at(place.offset())) else { return Look::Damaged };
     // Another key under the same 128 bits: as good as impossible, and harmless.
-    if record.kind != Kind::Put || record.has_expired(with.now_ms) || record.key != reader.key(op) {
+    let is_asked_for = record.key == reader.key(op) || planted(Bug::KeyNotCompared);
+    if record.kind != Kind::Put || record.has_expired(with.now_ms) || !is_asked_for {
         return Look::NotThere;
     }
     match stored_value(&with.dictionaries, &record, with.store_path) {
