@@ -371,7 +371,7 @@ impl Log {
     /// that names them.
     pub fn name_dictionaries(&self, names: Names) {
         let mut state = self.state.lock();
-        state.fresh_chunk |= state.dictionaries != names;
+        state.fresh_chunk |= state.dictionaries != names && !planted(Bug::DictionaryUnnamed);
         state.dictionaries = names;
     }
 
