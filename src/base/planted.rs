@@ -74,6 +74,10 @@ pub enum Bug {
     CallbackTwice = 33,
     /// Whoever waits for a batch is not woken when it has ended.
     LostWakeup = 34,
+    /// Records need a dictionary that is not on stable storage.
+    DictionaryNotSynced = 35,
+    /// Records need a dictionary that the header of their chunk does not name.
+    DictionaryUnnamed = 36,
 }
 
 #[cfg(feature = "planted")]

@@ -92,8 +92,9 @@ impl Reader for Results<'_> {
     }
     fn found(&mut self, op: u32, value: StoredValue<'_>) {
         let key = self.which[op as usize];
-        let version = version_of(key, value.bytes);
-        assert!(version.is_some() && value.raw_len == value.bytes.len(), "key {key} has a value that nobody put there");
+        let mut raw = vec![0; value.raw_len];
+        let version = value.unpack(&mut raw).ok().and_then(|()| version_of(key, &raw));
+        assert!(version.is_some(), "key {key} has a value that nobody put there");
         self.put(op, Ok(version.unwrap_or(0)));
     }
     fn missing(&mut self, op: u32) {

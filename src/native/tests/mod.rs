@@ -16,6 +16,7 @@ mod full;
 mod golden;
 mod model;
 mod outcomes;
+mod packing;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;

@@ -47,7 +47,7 @@ const COMPOUND: Part = ("compound::one_misfortune_after_another", misfortunes);
 const ROT: Part = ("rot::every_damage_is_refused_or_harmless", rotten_stores);
 
 /// Caught by the large tests: most of these by several of them.
-const BY_SWEEPS: [(Bug, Part); 21] = [
+const BY_SWEEPS: [(Bug, Part); 23] = [
     (Bug::AckBeforeSync, PROGRAMS),
     (Bug::SkipDirectorySync, PROGRAMS),
     (Bug::AcceptZeroTail, ROT),
@@ -69,6 +69,8 @@ const BY_SWEEPS: [(Bug, Part); 21] = [
     (Bug::ManifestNotSynced, CALLS),
     (Bug::UnlinkBeforeManifest, COMPOUND),
     (Bug::ManifestWithoutWitness, ROT),
+    (Bug::DictionaryNotSynced, SIMULATOR),
+    (Bug::DictionaryUnnamed, SIMULATOR),
 ];
 
 /// Caught by a test of its own kind.
