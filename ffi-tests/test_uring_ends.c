@@ -381,7 +381,7 @@ static void works(void) {
     ring_t *ring = ring_open();
     int fd = new_file("f"), ends[2];
     new_pipe(ends);
-    char in[300], out[300] = "abc";
+    char in[300] = {0}, out[300] = "abc"; /* valgrind does not see that io_uring fills buffers */
     struct iovec v[2] = {{in, 100}, {in + 100, 200}};
     CHECK_EQ_INT(write_at(ring, fd, out, 300, 0), 300);
     CHECK_EQ_INT(finish(ring, kv_uring_readv_async(ring, fd, v, 2, 0, NULL, NULL)), 300);

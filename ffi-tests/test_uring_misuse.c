@@ -231,7 +231,8 @@ TEST(bad_arguments_are_refused) {
     ring_close(ring);
 }
 
-TEST(memory_that_is_not_there_is_an_error_of_the_request) {
+/* Not slow, but valgrind must not see it: it knows as well that the memory is not there. */
+SLOW_TEST(memory_that_is_not_there_is_an_error_of_the_request) {
     ring_t *ring = ring_open();
     int fd = new_file("f");
     CHECK_EQ_INT(write_at(ring, fd, "12345678", 8, 0), 8);

@@ -1,8 +1,6 @@
 //! `kv_uring_config_t`: create, change, check, destroy; and its way into the room's `Settings`.
 
-use super::types::{
-    KV_URING_DEFAULT_BUFFER_SIZE, KV_URING_DEFAULT_QUEUE_DEPTH, KV_URING_TIMEOUT_MS, kv_uring_config_s, kv_uring_config_t,
-};
+use super::types::{KV_URING_DEFAULT_BUFFER_SIZE, KV_URING_DEFAULT_QUEUE_DEPTH, KV_URING_TIMEOUT_MS, kv_uring_config_s, kv_uring_config_t};
 use super::{as_param, param};
 use crate::base::error::{Error, Result};
 use crate::base::sync::{Mutex, MutexGuard};
@@ -174,7 +172,11 @@ pub(super) unsafe fn given_or_default(config: *const kv_uring_config_t) -> Setti
 ///
 /// # Safety
 /// As for [`arg::read`] and [`arg::write`].
-unsafe fn change(config: *mut kv_uring_config_t, set: impl FnOnce(&mut kv_uring_config_s), tried: impl FnOnce(&mut Settings)) -> Result<()> {
+unsafe fn change(
+    config: *mut kv_uring_config_t,
+    set: impl FnOnce(&mut kv_uring_config_s),
+    tried: impl FnOnce(&mut Settings),
+) -> Result<()> {
     if config.is_null() {
         return Err(param("config is NULL: pass what kv_uring_config_create() returned"));
     }

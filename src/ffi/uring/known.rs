@@ -4,8 +4,8 @@
 //! never followed. Memory of destroyed requests rests for a while before it is used again: an address that a program still
 //! holds by mistake names nothing then, where it could name another request. This is also the edge of the room `uring`.
 
-use super::types::{kv_uring_callback_t, kv_uring_request_s, kv_uring_request_t};
 use super::param;
+use super::types::{kv_uring_callback_t, kv_uring_request_s, kv_uring_request_t};
 use crate::base::error::{Error, Result};
 use crate::base::sync::{Arc, Mutex};
 use crate::ffi::callback::without_unwinding;
@@ -115,7 +115,9 @@ pub fn pointer(tag: usize) -> *mut kv_uring_request_t {
 /// Ring and name of a request that C passes.
 pub fn find(req: *const kv_uring_request_t) -> Result<(Arc<Ring>, Key)> {
     if req.is_null() {
-        return Err(param("req is NULL: pass what a function like kv_uring_read_async() returned (if that was NULL, the last error said why)"));
+        return Err(param(
+            "req is NULL: pass what a function like kv_uring_read_async() returned (if that was NULL, the last error said why)",
+        ));
     }
     let known = KNOWN.lock();
     let found = known.get(&req.addr()).and_then(|known| Some((Arc::clone(&known.ring), known.key?)));

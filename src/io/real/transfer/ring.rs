@@ -66,7 +66,11 @@ impl RingMover {
             return Err("io_uring of this kernel cannot do all of read, write, sync, poll and cancel".to_owned());
         }
         let depth = wishes.depth as usize;
-        let reason = format!("{said}{}the kernel allows it, {} entries{remark}", if said.is_empty() { "" } else { "; " }, ring.params().sq_entries());
+        let reason = format!(
+            "{said}{}the kernel allows it, {} entries{remark}",
+            if said.is_empty() { "" } else { "; " },
+            ring.params().sq_entries()
+        );
         let mut mover = RingMover {
             ring: ManuallyDrop::new(ring),
             wishes: *wishes,
@@ -254,7 +258,8 @@ impl Mover for RingMover {
     }
 
     fn cancel(&mut self, key: u32) {
-        let found = self.seats.iter_mut().enumerate().find_map(|(index, seat)| Some((index, seat.as_mut().filter(|seat| seat.key == key)?)));
+        let found =
+            self.seats.iter_mut().enumerate().find_map(|(index, seat)| Some((index, seat.as_mut().filter(|seat| seat.key == key)?)));
         match (found, &mut self.instead) {
             (Some((index, seat)), None) => {
                 if !std::mem::replace(&mut seat.cancelled, true) {

@@ -88,7 +88,7 @@ impl ThreadMover {
             Ok(helper) => self.helpers.push(helper),
             Err(_) => {
                 self.shared.wake.notify_all();
-            },
+            }
         }
         !self.helpers.is_empty()
     }
