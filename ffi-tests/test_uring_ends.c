@@ -1,5 +1,6 @@
-/* test_uring_ends.c: how requests end when they do not just complete: cancel, limits of time, stop and destroy with I/O in flight, errors of
- * the system, descriptors that go away, io_uring that is denied or stops working; and what is left in memory afterwards. */
+/* test_uring_ends.c: how requests end when they do not just complete: cancel, limits of time, stop and destroy with I/O in
+ * flight, errors of the system, descriptors that go away, io_uring that is denied or stops working; and what is left in
+ * memory afterwards. */
 #include "uring_case.h"
 #include <malloc.h>
 #include <signal.h>

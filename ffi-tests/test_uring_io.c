@@ -381,7 +381,8 @@ TEST(a_batch_is_written_and_read_back) {
     CHECK_OK(kv_uring_batch_submit(ring, batch));
     CHECK_OK(kv_uring_wait_completions(ring, 100, FOREVER));
     CHECK_EQ_INT(calls, 100);
-    for (int i = 0; i < 100; i++) CHECK_OK(kv_uring_batch_add_read(batch, fd, in[i], 100, i * 100, on_end_count, &calls)); /* it is empty again */
+    /* It is empty again. */
+    for (int i = 0; i < 100; i++) CHECK_OK(kv_uring_batch_add_read(batch, fd, in[i], 100, i * 100, on_end_count, &calls));
     CHECK_OK(kv_uring_batch_submit(ring, batch));
     CHECK_OK(kv_uring_wait_completions(ring, 100, FOREVER));
     CHECK_EQ_INT(calls, 200);

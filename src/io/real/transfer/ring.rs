@@ -227,6 +227,10 @@ impl RingMover {
             Err(_) => return, // no memory or descriptor now: the next turn tries again
         }
         self.to_cancel.clear();
+        if self.wishes.kernel_thread_idle_ms.is_some() {
+            // The kernel's thread takes what it finds whenever it likes: nothing can be taken back.
+            self.pushed.clear();
+        }
         let pushed = std::mem::take(&mut self.pushed);
         let orphans = self.to_push.drain(..).map(u64::from).chain(pushed).collect::<Vec<_>>();
         for index in orphans {
@@ -261,10 +265,9 @@ impl Mover for RingMover {
         let found =
             self.seats.iter_mut().enumerate().find_map(|(index, seat)| Some((index, seat.as_mut().filter(|seat| seat.key == key)?)));
         match (found, &mut self.instead) {
-            (Some((index, seat)), None) => {
-                if !std::mem::replace(&mut seat.cancelled, true) {
-                    self.to_cancel.push(index as u32);
-                }
+            (Some((index, seat)), None) if !seat.cancelled => {
+                seat.cancelled = true;
+                self.to_cancel.push(index as u32);
             }
             (None, Some(threads)) => threads.cancel(key),
             _ => {} // ended, or with a kernel that no longer listens

@@ -50,7 +50,7 @@ fn pipe() -> (File, File) {
 fn what_is_written_is_read_back() {
     for mut mover in movers() {
         let file = tempfile::tempfile().unwrap();
-        let mut out = vec![[1_u8; 1000], [2; 1000], [3; 1000]];
+        let mut out = [[1_u8; 1000], [2; 1000], [3; 1000]];
         for (key, bytes) in out.iter_mut().enumerate() {
             mover.begin(key as u32, transfer(Way::Write, file.as_raw_fd(), bytes, key as i64 * 1000));
         }
