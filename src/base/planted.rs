@@ -1,6 +1,6 @@
 //! Planted bugs: real incidents of other stores, built in on demand to prove that the nets catch them.
 //!
-//! Without the feature `planted` every question is `false` at compile time. Nothing but tests may call `plant`.
+//! Without the feature `planted` every question is `false` at compile time. Nothing but tests may call `with_planted`.
 
 /// One fault that a test can switch on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,60 @@ pub enum Bug {
     CheckpointBeyondLog = 6,
     /// The older checkpoint is removed before the newer one is on stable storage.
     CheckpointOnlyCopy = 7,
+    /// Groups that follow one whose write failed are acknowledged.
+    FollowersSucceed = 8,
+    /// A sync that failed is tried again, and believed.
+    RetryFailedSync = 9,
+    /// What is left of a short durable write is written without being durable.
+    RemainderNotDurable = 10,
+    /// A group to be durable shares a block with what is durable already.
+    SharedBlock = 11,
+    /// Frames claim more to be durable than is.
+    WatermarkTooHigh = 12,
+    /// After a failed write the log goes on in the same chunk, behind the torn frame.
+    AppendToTornTail = 13,
+    /// The number of a chunk that left no trace in the log is given out again.
+    ReuseChunkNumber = 14,
+    /// Files that recovery found to count for nothing are removed before that is recorded.
+    LeftoversRemovedEarly = 15,
+    /// A group is written, and is then reported as failed for good.
+    ApplyFailsAfterWrite = 16,
+    /// Readers see a group whose write failed.
+    FailedGroupVisible = 17,
+    /// Checksums say nothing of the place they stand at.
+    SumWithoutPlace = 18,
+    /// A frame header is believed without its checksum.
+    HeaderSumIgnored = 19,
+    /// Recovery ends at a bad frame, whatever later watermarks prove.
+    StopSilently = 20,
+    /// Recovery takes a failed read for the end of the file.
+    ReadErrorIsEnd = 21,
+    /// Recovery believes what the cache shows, also after a failed sync.
+    TrustTheCache = 22,
+    /// Compaction forgets deletes while an older chunk is there.
+    TombstoneDropped = 23,
+    /// Compaction moves a record over a newer one.
+    CompactionOverNewer = 24,
+    /// Compaction removes a chunk that it could not read to its end.
+    DamagedChunkDeleted = 25,
+    /// A chunk is removed before what was moved out of it is synced.
+    ManifestBeforeSync = 26,
+    /// A manifest is relied on before it is on stable storage.
+    ManifestNotSynced = 27,
+    /// A chunk is removed before the manifest that no longer names it is written.
+    UnlinkBeforeManifest = 28,
+    /// A manifest does not say what was durable when it was written.
+    ManifestWithoutWitness = 29,
+    /// A read looks for its chunk among those of the moment, not among those it was resolved in.
+    PinIgnored = 30,
+    /// Equal hashes count as equal keys.
+    KeyNotCompared = 31,
+    /// Of several writes to a key in a batch, the first one stays.
+    DedupKeepsOldest = 32,
+    /// Callbacks are called twice.
+    CallbackTwice = 33,
+    /// Whoever waits for a batch is not woken when it has ended.
+    LostWakeup = 34,
 }
 
 #[cfg(feature = "planted")]
@@ -37,8 +91,13 @@ pub fn planted(bug: Bug) -> bool {
     }
 }
 
-/// Switches `bug` on (`None`: all off) for the whole process.
+/// Runs `body` with `bug` (or none) switched on, for the whole process: one such run at a time. A panic is handed back.
 #[cfg(feature = "planted")]
-pub fn plant(bug: Option<Bug>) {
-    PLANTED.store(bug.map_or(0, |b| b as u32), std::sync::atomic::Ordering::Relaxed);
+pub fn with_planted<T>(bug: Option<Bug>, body: impl FnOnce() -> T) -> std::thread::Result<T> {
+    static ONE_AT_A_TIME: super::sync::Mutex<()> = super::sync::Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock();
+    PLANTED.store(bug.map_or(0, |bug| bug as u32), std::sync::atomic::Ordering::Relaxed);
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
+    PLANTED.store(0, std::sync::atomic::Ordering::Relaxed);
+    result
 }

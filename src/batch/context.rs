@@ -16,6 +16,7 @@ use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::limits::BATCH_OPS_MAX;
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
@@ -64,7 +65,10 @@ impl Context {
         }
         /// Most batches are about this large; larger ones grow.
         const EXPECTED_OPS: usize = 256;
-        let work = Box::new(Work::new(manager.settings().allocator, max_ops.min(EXPECTED_OPS))?);
+        let work = match manager.take_spare() {
+            Some(spare) => spare,
+            None => Box::new(Work::new(manager.settings().allocator, max_ops.min(EXPECTED_OPS))?),
+        };
         let state = State {
             status: Status::Pending,
             work: Some(work),
@@ -233,7 +237,9 @@ impl Context {
             self.set_status(&mut state, end);
             self.conclude(state);
         } else if state.waiters > 0 {
-            self.changed.notify_all(); // one of them delivers
+            if !planted(Bug::LostWakeup) {
+                self.changed.notify_all(); // one of them delivers
+            }
         } else {
             let lane = state.lane.clone();
             drop(state);
@@ -258,7 +264,9 @@ impl Context {
     fn drop_work(&self, state: &mut State) {
         let work = state.work.take();
         self.note_held(state, 0);
-        drop(work);
+        if let Some(work) = work {
+            self.manager.keep_spare(work);
+        }
     }
 
     /// Gives the batch up, unless somebody has begun to execute it (`BUSY`). An ended one is left alone.

@@ -6,6 +6,7 @@
 use super::context::{Context, State};
 use super::scope::{CallbackScope, thread_mark};
 use crate::base::log;
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::{Arc, Condvar, Mutex, spawn};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -39,7 +40,12 @@ impl Context {
         let scope = CallbackScope::enter(self.manager.id());
         let outcome = work.outcome();
         // The edge guards the caller's functions; should it fail itself, the batch ends all the same.
-        let called = catch_unwind(AssertUnwindSafe(|| work.deliver(|view| self.edge.op_done(view))));
+        let called = catch_unwind(AssertUnwindSafe(|| {
+            work.deliver(|view| self.edge.op_done(view));
+            if planted(Bug::CallbackTwice) {
+                work.deliver(|view| self.edge.op_done(view));
+            }
+        }));
         let complete = work.complete;
         let mut state = self.state.lock();
         state.work = Some(work);

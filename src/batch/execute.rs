@@ -46,7 +46,7 @@ impl Lane {
         entries.retain_mut(|entry| entry.begin());
         for entry in &mut entries {
             if let Some(work) = &mut entry.work {
-                work.hash_keys(&self.engine.hasher());
+                work.seal(&self.engine.hasher());
                 work.plan(entry.context.settings().enable_deduplication);
                 self.count_plan(work);
             }
@@ -151,7 +151,7 @@ impl Lane {
             return;
         }
         let Some(mut work) = entry.work.take() else { return };
-        work.hash_keys(&self.engine.hasher());
+        work.seal(&self.engine.hasher());
         work.plan(false);
         work.pin = self.engine.resolve(&mut work.reads);
         let error = self.read(&mut work, entry.context.settings());
@@ -191,7 +191,7 @@ impl Lane {
 
     /// Reads the conditions, plans, and, where a failed read must stop the batch, reads the rest too.
     fn decide(&self, work: &mut Work, settings: &Settings) -> Option<Error> {
-        work.hash_keys(&self.engine.hasher());
+        work.seal(&self.engine.hasher());
         let mut error = None;
         if work.census.updates > 0 {
             work.plan_conditions();

@@ -25,6 +25,11 @@ const WORKERS: usize = 2;
 /// A second group starts beside one in flight only when it has this many bytes: below, merging pays more.
 const SECOND_GROUP_BYTES: usize = 64 << 10;
 
+/// After the last submit a worker looks at the queue this often before it sleeps without a clock. Meanwhile a submit need
+/// not wake it, which would cost more than a small batch itself: who submits mostly waits next, and does the work.
+const LINGER: Duration = Duration::from_micros(100);
+const LINGER_LOOKS: u32 = 20;
+
 /// A submitted batch. Whoever owns the entry owes the batch its end; dropping it ends the batch with an error.
 pub(super) struct Entry {
     pub context: Arc<Context>,
@@ -91,7 +96,10 @@ pub(super) struct Queue {
     /// First numbers of the groups that are being committed.
     in_flight: Vec<u64>,
     alone: bool,
+    /// Workers that sleep until they are woken.
     idle_workers: usize,
+    /// A worker looks again by itself in a moment (see `LINGER`).
+    lingering: bool,
     pub sync_due: bool,
     pub sync_running: bool,
     pub users: Vec<User>,
@@ -123,6 +131,7 @@ pub(super) struct Lane {
     pub engine: Arc<dyn Engine>,
     pub queue: Mutex<Queue>,
     work: Condvar,
+    linger: Condvar,
     pub keeper: Condvar,
     pub deliveries: Deliveries,
     pub counters: LaneCounters,
@@ -135,6 +144,7 @@ impl Lane {
             engine,
             queue: Mutex::default(),
             work: Condvar::new(),
+            linger: Condvar::new(),
             keeper: Condvar::new(),
             deliveries: Deliveries::default(),
             counters: LaneCounters::default(),
@@ -183,6 +193,7 @@ impl Lane {
     fn stop_threads(&self, threads: &mut Vec<JoinHandle<()>>) {
         self.queue.lock().stopping = true;
         self.work.notify_all();
+        self.linger.notify_all();
         self.keeper.notify_all();
         for thread in threads.drain(..) {
             let _ = thread.join(); // a worker catches its panics: there is nothing to learn here
@@ -191,6 +202,7 @@ impl Lane {
     }
 
     fn work_until_stopped(self: Arc<Self>) {
+        let (mut submits_seen, mut looks_left) = (0, 0);
         let mut queue = self.queue.lock();
         loop {
             if let Some(job) = queue.take(&self.engine) {
@@ -198,8 +210,19 @@ impl Lane {
                 count(&self.counters.work_by_workers, 1);
                 self.execute_caught(job);
                 queue = self.queue.lock();
-            } else if queue.stopping {
+                continue;
+            }
+            if queue.stopping {
                 return;
+            }
+            if std::mem::replace(&mut submits_seen, queue.submits) != queue.submits {
+                looks_left = LINGER_LOOKS;
+            }
+            if looks_left > 0 && !queue.lingering {
+                looks_left -= 1;
+                queue.lingering = true;
+                self.linger.wait_for(&mut queue, LINGER);
+                queue.lingering = false;
             } else {
                 queue.idle_workers += 1;
                 self.work.wait(&mut queue);
@@ -226,12 +249,17 @@ impl Lane {
             queue.writes.push_back(entry);
         }
         queue.submits += 1;
-        let wake_worker = queue.idle_workers > 0;
+        // Who lingers is woken when a batch was there before this one and nobody has taken it.
+        let wake_lingering = queue.lingering && queue.writes.len() + queue.reads.len() > 1;
+        let wake_worker = queue.idle_workers > 0 && !queue.lingering;
         let wake_keeper = match queue.keeper {
             KeeperState::Awake => false,
             KeeperState::Waiting { until } => until.is_none_or(|until| deadline.is_some_and(|deadline| deadline < until)),
         };
         drop(queue);
+        if wake_lingering {
+            self.linger.notify_one();
+        }
         if wake_worker {
             self.work.notify_one();
         }
@@ -254,9 +282,13 @@ impl Lane {
     /// A job has been done: whoever can go on is woken.
     pub fn wake_for_more(&self) {
         let queue = self.queue.lock();
-        let more = queue.idle_workers > 0 && (!queue.writes.is_empty() || !queue.reads.is_empty() || queue.sync_due);
+        let more = !queue.writes.is_empty() || !queue.reads.is_empty() || queue.sync_due;
+        let (linger, idle) = (more && queue.lingering, more && queue.idle_workers > 0);
         drop(queue);
-        if more {
+        if linger {
+            self.linger.notify_one();
+        }
+        if idle {
             self.work.notify_all();
         }
     }

@@ -6,6 +6,7 @@ use super::lane::Lane;
 use super::scope;
 use super::settings::Settings;
 use super::stats::{Stats, Tally};
+use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::log;
@@ -29,7 +30,14 @@ pub struct Manager {
     queued_operations: AtomicU64,
     held_bytes: AtomicUsize,
     held_bytes_peak: AtomicUsize,
+    /// Memory of batches that have ended, for the next ones. Only what comes from `malloc`: a caller with an allocator of
+    /// its own is given back everything when a batch ends.
+    #[allow(clippy::vec_box)] // batches own theirs in a box, which is not to be opened and closed each time
+    spares: Mutex<Vec<Box<Work>>>,
 }
+
+/// Ended batches whose memory is kept.
+const SPARES_MAX: usize = 16;
 
 /// The store, from the first start to the stop (a store in memory: to the end).
 #[derive(Default)]
@@ -61,6 +69,7 @@ impl Manager {
             queued_operations: AtomicU64::new(0),
             held_bytes: AtomicUsize::new(0),
             held_bytes_peak: AtomicUsize::new(0),
+            spares: Mutex::default(),
         }))
     }
 
@@ -177,6 +186,23 @@ impl Manager {
     pub fn contexts(&self) -> Vec<usize> {
         let contexts = self.contexts.lock();
         contexts.values().filter_map(Weak::upgrade).map(|context| context.edge_tag.load(Ordering::Acquire)).collect()
+    }
+
+    /// The memory of a batch that has ended, if some was kept.
+    pub(super) fn take_spare(&self) -> Option<Box<Work>> {
+        self.spares.try_lock()?.pop()
+    }
+
+    /// A batch has ended for good; its memory may serve the next.
+    pub(super) fn keep_spare(&self, work: Box<Work>) {
+        if self.settings.allocator.is_system()
+            && let Some(work) = work.recycle()
+            && let Some(mut spares) = self.spares.try_lock()
+            && spares.len() < SPARES_MAX
+            && spares.try_reserve(1).is_ok()
+        {
+            spares.push(work);
+        }
     }
 
     pub(super) fn adopt(&self, context: &Arc<Context>) -> Result<()> {

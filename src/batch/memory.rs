@@ -36,6 +36,12 @@ impl Allocator {
         Allocator { alloc: libc::malloc, free: libc::free }
     }
 
+    /// Whether this is `malloc` and `free`: nobody counts what is taken from there.
+    pub fn is_system(&self) -> bool {
+        let system = Allocator::system();
+        (self.alloc as usize, self.free as usize) == (system.alloc as usize, system.free as usize)
+    }
+
     fn take(&self, len: usize) -> Option<NonNull<u8>> {
         let before = IN_ALLOCATOR.replace(true);
         // SAFETY: the configuration's contract: `alloc_func` behaves like `malloc`.
@@ -222,6 +228,32 @@ impl Arena {
         Ok((Span { block: number as u32, offset: start as u32 }, bytes))
     }
 
+    /// Sets `len` bytes aside and fills them with `parts`, one behind the other, then zeros; a zero byte follows that
+    /// belongs to nobody. The parts are no longer than `len`.
+    #[inline]
+    pub fn put(&mut self, len: usize, parts: [&[u8]; 3]) -> Result<Span> {
+        let start = match self.blocks.last() {
+            Some(block) if block.capacity - block.used > len => block.used,
+            _ => self.add_block(len)?,
+        };
+        let number = self.blocks.len() - 1;
+        let block = &mut self.blocks[number];
+        block.used = (start + len).next_multiple_of(ALIGN);
+        let filled: usize = parts.iter().map(|part| part.len()).sum();
+        assert!(filled <= len, "the parts fit");
+        // SAFETY: as in `take`: the padded range is inside the block and nobody else's. Parts and zeros fill all of it, and
+        // parts are no memory of this arena: it is borrowed exclusively.
+        unsafe {
+            let mut at = block.memory.as_ptr().add(start);
+            for part in parts {
+                std::ptr::copy_nonoverlapping(part.as_ptr(), at, part.len());
+                at = at.add(part.len());
+            }
+            at.write_bytes(0, (len + 1).next_multiple_of(ALIGN) - filled);
+        }
+        Ok(Span { block: number as u32, offset: start as u32 })
+    }
+
     #[cold]
     fn add_block(&mut self, len: usize) -> Result<usize> {
         let no_memory = || Error::no_memory("alloc_func gave no memory for a batch's data; submit what there is or free memory");
@@ -253,12 +285,37 @@ impl Arena {
         unsafe { std::slice::from_raw_parts(block.memory.as_ptr().add(start), len) }
     }
 
+    /// The `len` bytes at `span`, to be changed in place.
+    #[inline]
+    pub fn bytes_mut(&mut self, span: Span, len: usize) -> &mut [u8] {
+        let block = &mut self.blocks[span.block as usize];
+        let start = span.offset as usize;
+        assert!(start + len <= block.used, "a span lies inside what was set aside");
+        // SAFETY: as in `bytes`, and borrowed exclusively.
+        unsafe { std::slice::from_raw_parts_mut(block.memory.as_ptr().add(start), len) }
+    }
+
     /// Every block's used bytes, to be changed in place.
     pub fn blocks_mut(&mut self) -> impl Iterator<Item = &mut [u8]> {
         self.blocks.iter_mut().map(|block| {
             // SAFETY: everything below `used` was written: `take` zeroes what it sets aside, padding included.
             unsafe { std::slice::from_raw_parts_mut(block.memory.as_ptr(), block.used) }
         })
+    }
+
+    /// Empties the arena. The last block, which is the largest, is kept.
+    pub fn clear(&mut self) {
+        let last = self.blocks.len().saturating_sub(1);
+        for block in self.blocks[..last].iter() {
+            self.allocator.give_back(block.memory);
+        }
+        if last > 0 {
+            self.blocks.swap(0, last);
+            self.blocks.truncate(1);
+        }
+        if let Some(block) = self.blocks.first_mut() {
+            block.used = 0;
+        }
     }
 
     /// Bytes of memory that this arena holds.
@@ -308,6 +365,21 @@ mod tests {
             assert!(arena.bytes(span, len).iter().all(|b| *b == fill));
         }
         assert!(arena.bytes(big, 3 << 20).iter().all(|b| *b == 9));
+    }
+
+    #[test]
+    fn a_cleared_arena_begins_anew_in_its_largest_block() {
+        let mut arena = Arena::new(Allocator::system());
+        for _ in 0..100 {
+            arena.take(1000).expect("memory");
+        }
+        let held = arena.held_bytes();
+        arena.clear();
+        assert!(arena.held_bytes() < held && arena.held_bytes() > held / 3);
+        let (span, bytes) = arena.take(1000).expect("memory");
+        assert_eq!((span, bytes.iter().all(|byte| *byte == 0)), (Span::default(), true));
+        arena.clear();
+        arena.clear();
     }
 
     #[test]

@@ -15,6 +15,8 @@ pub mod manager;
 pub mod memory;
 pub mod operation;
 mod plan;
+#[cfg(all(test, feature = "planted"))]
+mod planted;
 mod scope;
 pub mod settings;
 pub mod stats;

@@ -5,22 +5,32 @@
 //! the order, and a set of writes that is all or nothing. Called by whoever executes the batch; no I/O, no locks, and
 //! no memory but what `Work::reserve_plan` has taken ahead.
 
+use super::memory::Arena;
 use super::operation::{ANSWERED, DROPPED, Op, OpKind, READ_BACK};
 use super::work::Work;
 use crate::base::code::Code;
+use crate::base::crc::{LANES, crc32c_lanes};
 use crate::base::hash::KeyHasher;
-use crate::engine::record::Kind;
+use crate::base::planted::{Bug, planted};
+use crate::engine::record::{self, Kind};
 use crate::engine::{ReadOp, WriteOp};
 
 impl Work {
-    /// Hashes every key.
-    pub(super) fn hash_keys(&mut self, hasher: &KeyHasher) {
-        for (op, hash) in self.ops.iter().zip(self.hashes.iter_mut()) {
-            *hash = hasher.hash(Work::key_of(op, &self.records, &self.side));
+    /// Hashes every key and fills in the records' checksums, some at a time.
+    pub(super) fn seal(&mut self, hasher: &KeyHasher) {
+        let Work { ops, hashes, records, side, .. } = self;
+        for (ops, hashes) in ops.chunks(LANES).zip(hashes.chunks_mut(LANES)) {
+            let op = |lane: usize| &ops[lane.min(ops.len() - 1)];
+            let of_keys = hasher.hash_lanes(std::array::from_fn(|lane| Work::key_of(op(lane), records, side)));
+            hashes.copy_from_slice(&of_keys[..hashes.len()]);
+            let sums = crc32c_lanes(std::array::from_fn(|lane| summed_bytes(op(lane), records)));
+            for (op, sum) in ops.iter().zip(sums).filter(|(op, _)| op.kind.writes()) {
+                record::write_sum(records.bytes_mut(op.place, op.record_len as usize), sum);
+            }
         }
     }
 
-    /// Lists, as reads, the keys whose presence decides about an UPDATE. After `hash_keys`.
+    /// Lists, as reads, the keys whose presence decides about an UPDATE. After `seal`.
     pub(super) fn plan_conditions(&mut self) {
         self.reads.truncate(0);
         for (i, op) in self.ops.iter().enumerate().filter(|(_, op)| op.kind == OpKind::Update) {
@@ -29,7 +39,7 @@ impl Work {
         }
     }
 
-    /// Fills `writes` and `reads`. After `hash_keys`, and after the conditions were read, if there are any.
+    /// Fills `writes` and `reads`. After `seal`, and after the conditions were read, if there are any.
     pub(super) fn plan(&mut self, deduplicate: bool) {
         self.writes.truncate(0);
         self.reads.truncate(0);
@@ -87,7 +97,7 @@ impl Work {
                     if let Some(write) = earlier.filter(|_| deduplicate)
                         && !self.ops[write].has(READ_BACK)
                     {
-                        self.ops[write].flags |= DROPPED;
+                        self.ops[if planted(Bug::DedupKeepsOldest) { i } else { write }].flags |= DROPPED;
                         self.deduplicated += 1;
                     }
                     self.table[slot] = i as u32 + 1;
@@ -118,6 +128,12 @@ impl Work {
     }
 }
 
+/// What the checksum of the operation's record covers; nothing if it has no record.
+#[inline]
+fn summed_bytes<'a>(op: &Op, records: &'a Arena) -> &'a [u8] {
+    if op.kind.writes() { record::summed(records.bytes(op.place, op.record_len as usize), usize::from(op.key_at)) } else { &[] }
+}
+
 fn push_read(reads: &mut super::memory::Array<ReadOp>, read: ReadOp) {
     let room = reads.push(read);
     debug_assert!(room.is_ok(), "reserve_plan made room");
@@ -136,7 +152,7 @@ mod tests {
             work.add(&Settings::default(), *kind, key.as_bytes(), value.as_bytes(), Hook::default()).expect("added");
         }
         work.reserve_plan().expect("memory");
-        work.hash_keys(&KeyHasher::new([1, 2]));
+        work.seal(&KeyHasher::new([1, 2]));
         work.plan(deduplicate);
         work
     }

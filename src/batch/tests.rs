@@ -69,7 +69,7 @@ fn on_every_engine(body: impl Fn(&Arc<Manager>, &dyn Fn() -> Arc<Manager>)) {
 }
 
 #[test]
-fn puts_are_read_back_by_another_manager() {
+pub fn puts_are_read_back_by_another_manager() {
     on_every_engine(|manager, make| {
         let (result, seen) = run(manager, 1, &[(OpKind::Put, "k", "v"), (OpKind::Put, "empty", ""), (OpKind::Get, "k", "")]);
         assert_eq!((result, codes(&seen)), (Ok(()), vec![Code::NONE; 3]));
@@ -157,5 +157,32 @@ fn many_threads_share_a_manager() {
         let stats = manager.stats();
         assert_eq!((stats.active_batches, stats.queued_operations, stats.failed_operations), (0, 0, 0));
         assert_eq!(stats.completed_operations, 8 * 20 * 20 + 2);
+    });
+}
+
+#[test]
+pub fn of_several_writes_to_a_key_the_last_one_stays() {
+    on_every_engine(|manager, _| {
+        assert!(run(manager, 6, &[(OpKind::Put, "d", "1"), (OpKind::Put, "d", "2"), (OpKind::Put, "d", "3")]).0.is_ok());
+        assert_eq!(run(manager, 6, &[(OpKind::Get, "d", "")]).1[0].2.as_deref(), Some(&b"3"[..]));
+        assert!(run(manager, 6, &[(OpKind::Put, "d", "4"), (OpKind::Delete, "d", "")]).0.is_ok());
+        assert_eq!(codes(&run(manager, 6, &[(OpKind::Get, "d", "")]).1), [Code::KEY_NOT_FOUND]);
+    });
+}
+
+/// A worker has the batch, and the thread that waits for it sleeps.
+#[test]
+pub fn whoever_waits_is_woken() {
+    on_every_engine(|manager, _| {
+        for round in 0..100 {
+            let context = Context::create(manager, 0, &NOTES).expect("created");
+            context.add(OpKind::Put, b"woken", b"", Hook { callback: 1, user_data: 7, ..Hook::default() }).expect("added");
+            context.submit(CompleteHook::default()).expect("submitted");
+            // Sometimes the worker is first, sometimes this thread, and sometimes they meet.
+            (0..round % 10).for_each(|_| std::thread::yield_now());
+            assert_eq!(context.wait(30_000), Ok(()), "round {round}");
+            context.destroy();
+        }
+        NOTES.ops.lock().retain(|op| op.4 != 7);
     });
 }

@@ -17,6 +17,9 @@ use crate::engine::codec::{self, Codec};
 use crate::engine::record::Record;
 use crate::engine::{Pin, ReadOp, Reader, StoredValue, WriteOp};
 
+/// A batch that held more memory, in bytes, gives it back when it ends.
+const RECYCLED_BYTES_MAX: usize = 4 << 20;
+
 /// How many operations there are of each kind.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Census {
@@ -30,7 +33,7 @@ pub(super) struct Census {
 /// See the top of this file.
 pub(super) struct Work {
     pub ops: Array<Op>,
-    /// Encoded records: the log payload itself.
+    /// Encoded records: the log payload itself, but for the checksums, which come with `seal`.
     pub records: Arena,
     /// Keys of reads, and raw values that callbacks will ask for.
     pub side: Arena,
@@ -86,6 +89,29 @@ impl Work {
         };
         work.ops.reserve(expected)?;
         Ok(work)
+    }
+
+    /// Empties a batch that has ended, so that another can have its memory; `None` if that is not worth keeping.
+    pub fn recycle(mut self: Box<Self>) -> Option<Box<Work>> {
+        let Work { ops, records, side, values, hashes, table, writes, reads, key_scratch, .. } = &mut *self;
+        [&mut *records, side, values].into_iter().for_each(Arena::clear);
+        ops.truncate(0);
+        hashes.truncate(0);
+        table.truncate(0);
+        writes.truncate(0);
+        reads.truncate(0);
+        let arenas = records.held_bytes() + side.held_bytes() + values.held_bytes();
+        let tables = ops.held_bytes() + hashes.held_bytes() + table.held_bytes() + writes.held_bytes() + reads.held_bytes();
+        if arenas + tables + key_scratch.held_bytes() > RECYCLED_BYTES_MAX {
+            return None;
+        }
+        self.pin = None;
+        self.census = Census::default();
+        self.complete = CompleteHook::default();
+        (self.deduplicated, self.packed) = (0, 0);
+        (self.has_callbacks, self.has_outs) = (false, false);
+        (self.record_bytes, self.added_bytes, self.read_bytes) = (0, 0, 0);
+        Some(self)
     }
 
     /// Adds an operation, copying key and value. A refusal changes nothing that can be seen.
@@ -165,9 +191,7 @@ impl Work {
 
     fn add_read(&mut self, settings: &Settings, op: &mut Op, key: &[u8]) -> Result<()> {
         self.check_budget(settings, key.len())?;
-        let (span, bytes) = self.side.take(key.len())?;
-        bytes.copy_from_slice(key);
-        op.place = span;
+        op.place = self.side.put(key.len(), [key, &[], &[]])?;
         self.added_bytes += key.len();
         Ok(())
     }
@@ -175,11 +199,10 @@ impl Work {
     fn add_record(&mut self, settings: &Settings, op: &mut Op, record: &Record<'_>) -> Result<()> {
         let len = record.encoded_len();
         self.check_budget(settings, len)?;
-        let (span, bytes) = self.records.take(len)?;
-        record.encode(bytes);
-        op.place = span;
+        let (head, key_at) = record.head();
+        op.place = self.records.put(len, [&head[..key_at], record.key, record.value])?;
         op.record_len = len as u32;
-        op.key_at = record.key_at() as u8;
+        op.key_at = key_at as u8;
         self.added_bytes += len;
         Ok(())
     }
@@ -215,9 +238,7 @@ impl Work {
         if keep_copy {
             // The callback will want to see the value as it was put.
             self.check_budget(settings, record.encoded_len() + value.len())?;
-            let (span, bytes) = self.side.take(value.len())?;
-            bytes.copy_from_slice(value);
-            op.copy = span;
+            op.copy = self.side.put(value.len(), [value, &[], &[]])?;
             op.flags |= HAS_COPY;
         }
         if let Err(error) = self.add_record(settings, op, &record) {

@@ -24,6 +24,12 @@ pub const LENGTHS_IN: usize = HEADER_LEN;
 /// Records start at multiples of this, in bytes.
 pub const ALIGN: usize = 8;
 
+/// Most bytes that stand before the key.
+pub const HEAD_LEN_MAX: usize = HEADER_LEN + 8 + 8 + 4;
+
+/// The checksum covers the bytes from here to the end of the value.
+pub const SUM_FROM: usize = 4;
+
 const FLAG_CODEC: u8 = 0x07;
 const FLAG_EXPIRY: u8 = 0x08;
 const FLAG_VERSION: u8 = 0x10;
@@ -97,36 +103,45 @@ impl<'a> Record<'a> {
         self.sum_end().next_multiple_of(ALIGN)
     }
 
-    /// Encodes into `out`, which has exactly `encoded_len` bytes, with salt 0.
+    /// What stands before the key, without the checksum (see `write_sum`), and how long it is.
     #[inline]
-    pub fn encode(&self, out: &mut [u8]) {
+    pub fn head(&self) -> ([u8; HEAD_LEN_MAX], usize) {
+        let mut head = [0; HEAD_LEN_MAX];
         let mut flags = self.codec as u8;
         let mut at = HEADER_LEN;
         if let Some(expiry_ms) = self.expiry_ms {
             flags |= FLAG_EXPIRY;
-            out[at..at + 8].copy_from_slice(&expiry_ms.to_le_bytes());
+            head[at..at + 8].copy_from_slice(&expiry_ms.to_le_bytes());
             at += 8;
         }
         if let Some(version) = self.version {
             flags |= FLAG_VERSION;
-            out[at..at + 8].copy_from_slice(&version.to_le_bytes());
+            head[at..at + 8].copy_from_slice(&version.to_le_bytes());
             at += 8;
         }
         if self.codec != Codec::None {
-            out[at..at + 4].copy_from_slice(&self.raw_len.to_le_bytes());
+            head[at..at + 4].copy_from_slice(&self.raw_len.to_le_bytes());
             at += 4;
         }
-        out[4..8].copy_from_slice(&(self.value.len() as u32).to_le_bytes());
-        out[8..10].copy_from_slice(&(self.key.len() as u16).to_le_bytes());
-        out[10] = self.kind as u8;
-        out[11] = flags;
+        head[4..8].copy_from_slice(&(self.value.len() as u32).to_le_bytes());
+        head[8..10].copy_from_slice(&(self.key.len() as u16).to_le_bytes());
+        head[10] = self.kind as u8;
+        head[11] = flags;
+        (head, at)
+    }
+
+    /// Encodes into `out`, which has exactly `encoded_len` bytes, with salt 0.
+    #[inline]
+    pub fn encode(&self, out: &mut [u8]) {
+        let (head, at) = self.head();
         let value_at = at + self.key.len();
         let end = value_at + self.value.len();
+        out[..at].copy_from_slice(&head[..at]);
         out[at..value_at].copy_from_slice(self.key);
         out[value_at..end].copy_from_slice(self.value);
         out[end..].fill(0);
-        let sum = crc::crc32c(&out[4..end]);
-        out[..4].copy_from_slice(&sum.to_le_bytes());
+        let sum = crc::crc32c(&out[SUM_FROM..end]);
+        write_sum(out, sum);
     }
 
     /// Takes apart the record at the start of `bytes` (which may go on behind it), without looking at the checksum.
@@ -200,6 +215,20 @@ impl<'a> Record<'a> {
 #[inline]
 pub fn stored_sum(bytes: &[u8]) -> u32 {
     u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])
+}
+
+/// Fills in the checksum of the record at the start of `bytes`.
+#[inline]
+pub fn write_sum(bytes: &mut [u8], sum: u32) {
+    bytes[..SUM_FROM].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// The bytes that the checksum of a record covers; `bytes` start with it, its key stands at `key_at`.
+#[inline]
+pub fn summed(bytes: &[u8], key_at: usize) -> &[u8] {
+    let value_len = u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]) as usize;
+    let key_len = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    &bytes[SUM_FROM..key_at + key_len + value_len]
 }
 
 /// XORs `salt` into the checksum field of the record at the start of `bytes`; the new field is returned.

@@ -36,6 +36,12 @@ impl Turnstile {
         Turn { line: Arc::clone(self), number, staged: false }
     }
 
+    /// How many places were drawn.
+    #[cfg(test)]
+    pub fn drawn(&self) -> u64 {
+        self.gates.lock().next_to_draw
+    }
+
     fn wait_to_publish(&self, number: u64) {
         let mut gates = self.gates.lock();
         while gates.next_to_publish != number {

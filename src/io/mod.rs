@@ -124,7 +124,7 @@ pub fn write_pieces_at(file: &dyn File, pieces: &mut &mut [IoSlice<'_>], mut off
     IoSlice::advance_slices(pieces, 0); // drops empty pieces in front
     while !pieces.is_empty() {
         calls += 1;
-        match file.write_at(&pieces[..pieces.len().min(PIECES_MAX)], offset, durable) {
+        match file.write_at(&pieces[..pieces.len().min(PIECES_MAX)], offset, durable && !(planted(Bug::RemainderNotDurable) && calls > 1)) {
             Ok(0) if empty_calls == 1 => return Err(io::Error::from_raw_os_error(libc::ENOSPC)),
             Ok(0) => empty_calls += 1,
             Ok(_) if planted(Bug::IgnoreShortWrite) => return Ok(calls),

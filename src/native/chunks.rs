@@ -3,7 +3,7 @@
 //! Readers take a `View` once per batch: an immutable table, so that looking up a chunk needs no lock.
 
 use super::frame::{CHUNK_HEADER_LEN, ChunkHeader, LogEnd, Salt};
-use super::hot::HotChunk;
+use super::hot::{HotChunk, HotPool};
 use super::index::SLOTS_MAX;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
@@ -68,6 +68,7 @@ pub type View = Arc<Vec<Option<Seen>>>;
 pub struct Chunks {
     view: RwLock<View>,
     hot_log_bytes: u64,
+    hot_pool: Arc<HotPool>,
 }
 
 /// The file name of a chunk.
@@ -85,7 +86,7 @@ pub fn id_of(name: &str) -> Option<u64> {
 impl Chunks {
     /// No chunks yet.
     pub fn new(hot_log_bytes: u64) -> Chunks {
-        Chunks { view: RwLock::new(Arc::new(vec![None])), hot_log_bytes }
+        Chunks { view: RwLock::new(Arc::new(vec![None])), hot_log_bytes, hot_pool: Arc::default() }
     }
 
     /// The present chunks.
@@ -167,7 +168,7 @@ impl Chunks {
 
     /// Memory for a new chunk's hot bytes, if the budget allows any.
     pub fn hot_for(&self, chunk_bytes: u64) -> Option<Arc<HotChunk>> {
-        if chunk_bytes > self.hot_log_bytes { None } else { HotChunk::new(chunk_bytes) }
+        if chunk_bytes > self.hot_log_bytes { None } else { HotChunk::new(chunk_bytes, &self.hot_pool) }
     }
 
     /// Lets go of all files and memory.

@@ -4,6 +4,7 @@
 //! Everything that can fail comes before the first byte is handed to the kernel; publishing allocates nothing.
 
 use super::NativeEngine;
+use super::chunks::View;
 use super::frame::{BatchEntry, Digest, FrameHeader, FrameKind, LogEnd};
 use super::hot::HotRange;
 use super::index::{Index, Place};
@@ -141,12 +142,21 @@ impl NativeEngine {
             }
             return Ok(());
         };
-        drop(hot.take()); // filled: readers may see it once the index leads there
+        if let (Some(filled), Some(hot)) = (hot.take(), &place.hot) {
+            drop(filled); // readers may see it once the index leads there
+            self.look_ahead(hot, place.offset + head.len() as u64);
+        }
         let settled = self.log.settle(&self.chunks, place, written, &self.counters);
+        let fails = planted(Bug::ApplyFailsAfterWrite) && place.last_seq > place.first_seq + 1;
+        let settled = if fails { Err(Error::no_memory("no memory")) } else { settled };
         let (first_record, slot, end) = (place.offset + head.len() as u64, place.chunk.slot, *end);
         staged.settled = true;
         if let Err(error) = settled {
-            self.index.write().unreserve(&mut puts(group));
+            if planted(Bug::FailedGroupVisible) {
+                self.apply(group, slot, first_record, end);
+            } else {
+                self.index.write().unreserve(&mut puts(group));
+            }
             return Err(error);
         }
         let frame_len = head.len() as u64 + self.apply(group, slot, first_record, end);
@@ -181,6 +191,7 @@ impl NativeEngine {
         let mut offset = first_record;
         let mut index = self.index.write();
         let (mut records, mut record_bytes, mut tombstones, mut tombstone_bytes) = (0, 0, 0, 0);
+        let mut dead = Dead::default();
         for member in group.iter_mut() {
             member.pin = self.locate(&index, member.reads);
             let ops = member.writes.ops;
@@ -201,14 +212,13 @@ impl NativeEngine {
                         index.remove(&op.hash)
                     }
                 };
-                if let Some(old) = replaced
-                    && let Some(Some(seen)) = view.get(old.slot() as usize)
-                {
-                    add(&seen.chunk.dead_bytes, old.len_at_most() as u64);
+                if let Some(old) = replaced {
+                    dead.add(&view, old);
                 }
                 offset += u64::from(op.len);
             }
         }
+        dead.tell(&view);
         // Still under the lock: a checkpoint sees the index, these counts, and the log's end as they belong together.
         if let Some(Some(seen)) = view.get(slot as usize) {
             add(&seen.chunk.record_bytes, record_bytes + tombstone_bytes);
@@ -219,6 +229,31 @@ impl NativeEngine {
         drop(index);
         add(&self.counters.records, records);
         offset - first_record
+    }
+}
+
+/// Bytes of records that were replaced, summed up as long as they lie in one chunk.
+#[derive(Default)]
+struct Dead {
+    slot: u32,
+    bytes: u64,
+}
+
+impl Dead {
+    #[inline]
+    fn add(&mut self, view: &View, old: Place) {
+        if old.slot() != self.slot {
+            self.tell(view);
+            self.slot = old.slot();
+        }
+        self.bytes += old.len_at_most() as u64;
+    }
+
+    fn tell(&mut self, view: &View) {
+        if let Some(Some(seen)) = view.get(self.slot as usize) {
+            add(&seen.chunk.dead_bytes, self.bytes);
+        }
+        self.bytes = 0;
     }
 }
 

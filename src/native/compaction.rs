@@ -21,6 +21,7 @@ use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::log;
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
@@ -58,7 +59,9 @@ impl NativeEngine {
         if !nothing_to_keep && !self.move_records(victim, is_oldest, go_on)? {
             return Ok(()); // it stays, and one that is damaged is not picked again
         }
-        self.sync_in_turn()?;
+        if !planted(Bug::ManifestBeforeSync) {
+            self.sync_in_turn()?;
+        }
         // The chunk in which the log stands says so: it stays until there is another.
         if victim.id < self.log.published_chunk() {
             self.remove(victim)?;
@@ -85,6 +88,7 @@ impl NativeEngine {
                     offset
                 }
                 super::scan::Step::End => break,
+                super::scan::Step::Damaged { .. } if planted(Bug::DamagedChunkDeleted) => break,
                 super::scan::Step::Damaged { offset } => {
                     victim.damaged.store(true, Ordering::Relaxed);
                     add(&self.counters.chunks_damaged, 1);
@@ -129,7 +133,7 @@ impl NativeEngine {
             (Kind::Put, Some(current)) if current == place && !expired => moving.add_copy(hash, bytes, victim.salt.at(offset), place),
             // An expired put hides what is older, as a delete does: it becomes one.
             (Kind::Put, Some(current)) if current == place => moving.add_delete(hash, record.key, Some(place)),
-            (Kind::Delete, None) if !is_oldest => moving.add_delete(hash, record.key, None),
+            (Kind::Delete, None) if !is_oldest && !planted(Bug::TombstoneDropped) => moving.add_delete(hash, record.key, None),
             _ => Ok(()),
         }
     }
@@ -151,7 +155,12 @@ impl NativeEngine {
         let mut group: [Commit<'_>; 1] = turn.stage_alone(|| {
             {
                 let index = self.index.read();
-                kept.extend(ops.iter().zip(origins.iter()).filter(|(op, origin)| index.get(&op.hash) == **origin).map(|(op, _)| *op));
+                kept.extend(
+                    ops.iter()
+                        .zip(origins.iter())
+                        .filter(|(op, origin)| index.get(&op.hash) == **origin || planted(Bug::CompactionOverNewer))
+                        .map(|(op, _)| *op),
+                );
             }
             let writes = Writes { blocks: vec![bytes.as_mut_slice()], ops: &kept };
             let mut group = [Commit { batch_id: 0, writes, reads: &mut [], durable, pin: None }];
@@ -185,11 +194,14 @@ impl NativeEngine {
             number: numbers.next,
             covers,
             newest: chunks.last().map_or(0, |newest| newest.id),
-            watermark: durable,
+            watermark: if planted(Bug::ManifestWithoutWitness) { 0 } else { durable },
             // A chunk that was begun and never used says nothing.
             chunks: settled.into_iter().filter(|end| end.chunk != victim.id && end.valid_bytes > CHUNK_HEADER_LEN as u64).collect(),
         };
         numbers.next += 1;
+        if planted(Bug::UnlinkBeforeManifest) {
+            let _ = self.log.dir().remove(&file_name(victim.id));
+        }
         let name = manifest::file_name(manifest.number);
         manifest::write(&**self.log.dir(), &manifest)
             .map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;

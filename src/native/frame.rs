@@ -5,6 +5,7 @@
 
 use crate::base::crc;
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::planted::{Bug, planted};
 use crate::engine::record::ALIGN;
 
 /// First bytes of a chunk: not text, and mangled by anything that converts line ends or strips the high bit.
@@ -141,7 +142,7 @@ impl Salt {
     /// What is XORed into a checksum that stands at `offset`.
     #[inline]
     pub fn at(self, offset: u64) -> u32 {
-        (mix(self.0 ^ offset) >> 32) as u32
+        if planted(Bug::SumWithoutPlace) { 0 } else { (mix(self.0 ^ offset) >> 32) as u32 }
     }
 }
 
@@ -214,7 +215,10 @@ impl FrameHeader {
     /// The frame header at the start of `bytes`, which stand at `offset`, if it is a good one.
     pub fn decode(bytes: &[u8], salt: Salt, offset: u64) -> Option<FrameHeader> {
         let header = bytes.get(..FRAME_HEADER_LEN)?;
-        if header[..3] != FRAME_MAGIC || u32_at(header, 4) != FrameHeader::sum(header) ^ salt.at(offset) || u64_at(header, 56) != 0 {
+        if header[..3] != FRAME_MAGIC
+            || (u32_at(header, 4) != FrameHeader::sum(header) ^ salt.at(offset) && !planted(Bug::HeaderSumIgnored))
+            || u64_at(header, 56) != 0
+        {
             return None;
         }
         let kind = match header[3] {

@@ -7,13 +7,74 @@
 
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
-use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
+
+/// Memory of its own, straight from the kernel: zero until it is first touched. In small pages: on virtual machines the
+/// first touch of a large one was seen to cost more than it will ever save.
+struct Mapping {
+    memory: NonNull<u8>,
+    len: usize,
+    /// Bytes from the start that were touched, or are being touched.
+    ready: AtomicU64,
+}
+
+// SAFETY: a mapping is owned like a box of bytes; whoever shares it says why that is sound.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn new(len: usize) -> Option<Mapping> {
+        let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE);
+        // SAFETY: a new private mapping at a place of the kernel's choice touches nothing that exists.
+        let memory = unsafe { libc::mmap(std::ptr::null_mut(), len, access, kind, -1, 0) };
+        if memory == libc::MAP_FAILED {
+            return None;
+        }
+        NonNull::new(memory.cast()).map(|memory| Mapping { memory, len, ready: AtomicU64::new(0) })
+    }
+}
+
+impl Mapping {
+    /// Has the kernel give the pages up to byte `end`. Their bytes stay what they are.
+    fn make_ready(&self, end: u64) {
+        let end = end.next_multiple_of(PAGE_BYTES).min(self.len as u64);
+        let from = self.ready.fetch_max(end, Ordering::Relaxed);
+        let mut at = from;
+        while at < end {
+            let len = (end - at).min(READY_STEP_BYTES);
+            // SAFETY: inside the mapping. It only brings pages in, as a write to each would; where the kernel does not
+            // know how (before 5.14), nothing happens.
+            unsafe { libc::madvise(self.memory.as_ptr().add(at as usize).cast(), len as usize, libc::MADV_POPULATE_WRITE) };
+            at += len;
+        }
+    }
+}
+
+/// The kernel holds its locks for as long as it takes to bring in this many bytes.
+const READY_STEP_BYTES: u64 = 1 << 20;
+
+const PAGE_BYTES: u64 = 4096;
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: mapped in `new` with this length, unmapped once.
+        unsafe { libc::munmap(self.memory.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Keeps the memory of one chunk that is no longer hot for the next: a page that was touched before is there at once.
+#[derive(Default)]
+pub struct HotPool {
+    spare: Mutex<Option<Mapping>>,
+}
 
 /// The memory of one chunk.
 pub struct HotChunk {
-    memory: NonNull<u8>,
-    layout: Layout,
+    /// `None` only while it is dropped.
+    mapping: Option<Mapping>,
+    /// Where the memory goes afterwards.
+    pool: Arc<HotPool>,
     /// Readers may see the bytes below this.
     readable: AtomicU64,
     ranges: Mutex<Ranges>,
@@ -26,11 +87,6 @@ struct Ranges {
     open: Vec<u64>,
 }
 
-// SAFETY: the memory is owned; access to it is split between writers and readers as the top of the file says.
-unsafe impl Send for HotChunk {}
-// SAFETY: as above.
-unsafe impl Sync for HotChunk {}
-
 /// The right to fill one range, once. Dropping it lets readers see the range as it is.
 pub struct HotRange {
     chunk: Arc<HotChunk>,
@@ -40,18 +96,36 @@ pub struct HotRange {
 }
 
 impl HotChunk {
-    /// Zeroed memory for `bytes` bytes (the kernel gives the pages when they are first touched); `None` without memory.
-    pub fn new(bytes: u64) -> Option<Arc<HotChunk>> {
-        let layout = Layout::from_size_align(usize::try_from(bytes).ok()?, 4096).ok().filter(|layout| layout.size() > 0)?;
-        // SAFETY: the layout has a size.
-        let memory = NonNull::new(unsafe { alloc_zeroed(layout) })?;
+    /// Memory for `bytes` bytes, from the pool if it has some; `None` without memory. It may hold bytes of an older chunk.
+    pub fn new(bytes: u64, pool: &Arc<HotPool>) -> Option<Arc<HotChunk>> {
+        let len = usize::try_from(bytes).ok().filter(|len| *len > 0)?;
+        let spare = pool.spare.lock().take_if(|mapping| mapping.len == len);
+        let mapping = Some(spare.or_else(|| Mapping::new(len))?);
         let ranges = Mutex::new(Ranges { end: 0, open: Vec::new() });
-        Some(Arc::new(HotChunk { memory, layout, readable: AtomicU64::new(0), ranges }))
+        Some(Arc::new(HotChunk { mapping, pool: Arc::clone(pool), readable: AtomicU64::new(0), ranges }))
     }
 
     /// Bytes of memory it was made for.
     pub fn capacity(&self) -> u64 {
-        self.layout.size() as u64
+        self.mapping.as_ref().map_or(0, |mapping| mapping.len as u64)
+    }
+
+    /// Bytes from the start whose pages are there, or will be in a moment.
+    pub fn ready(&self) -> u64 {
+        self.mapping.as_ref().map_or(0, |mapping| mapping.ready.load(Ordering::Relaxed))
+    }
+
+    /// Has the kernel give the pages up to byte `end`: filling them will not have to wait for that.
+    pub fn make_ready(&self, end: u64) {
+        if let Some(mapping) = &self.mapping {
+            mapping.make_ready(end);
+        }
+    }
+
+    /// Where the memory starts.
+    #[inline]
+    fn start(&self) -> *mut u8 {
+        self.mapping.as_ref().map_or(std::ptr::null_mut(), |mapping| mapping.memory.as_ptr())
     }
 
     /// Hands out `[start, start + len)`, if it lies behind all that was handed out before and fits.
@@ -74,22 +148,21 @@ impl HotChunk {
         if len == 0 {
             return &[];
         }
-        // SAFETY: below `readable`, which is at most the capacity: initialised (zeroed, then filled), and no writer
+        // SAFETY: below `readable`, which is at most the capacity: initialised (by the kernel, then filled), and no writer
         // has a range there any more; none will: ranges are handed out by rising offset.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(offset as usize), len) }
+        unsafe { std::slice::from_raw_parts(self.start().add(offset as usize), len) }
     }
 
     /// Where `offset` is in memory, for a prefetch.
     #[inline]
     pub fn address(&self, offset: u64) -> *const u8 {
-        self.memory.as_ptr().wrapping_add(offset as usize)
+        self.start().wrapping_add(offset as usize)
     }
 }
 
 impl Drop for HotChunk {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout; nobody borrows it any more.
-        unsafe { dealloc(self.memory.as_ptr(), self.layout) };
+        *self.pool.spare.lock() = self.mapping.take(); // what was there before is unmapped
     }
 }
 
@@ -105,7 +178,7 @@ impl HotRange {
         let len = bytes.len().min(self.len - self.filled);
         // SAFETY: inside this range, which nobody else has: it lies above `readable` until this is dropped.
         unsafe {
-            let at = self.chunk.memory.as_ptr().add(self.start as usize + self.filled);
+            let at = self.chunk.start().add(self.start as usize + self.filled);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), at, len);
         }
         self.filled += len;
@@ -130,7 +203,7 @@ mod tests {
 
     #[test]
     fn readers_see_nothing_above_an_open_range() {
-        let hot = HotChunk::new(8192).expect("memory");
+        let hot = HotChunk::new(8192, &Arc::default()).expect("memory");
         let mut first = hot.reserve(0, 100).expect("room");
         let mut second = hot.reserve(104, 100).expect("room");
         assert!(hot.reserve(150, 10).is_none(), "handed out already");
@@ -143,5 +216,19 @@ mod tests {
         assert_eq!(hot.read(104, 100), [2; 100]);
         assert_eq!(hot.read(0, 5), [1; 5]);
         assert_eq!(hot.read(200, 100), [2; 4]);
+    }
+
+    #[test]
+    fn memory_is_used_again_and_the_old_bytes_are_out_of_sight() {
+        let pool = Arc::new(HotPool::default());
+        let first = HotChunk::new(8192, &pool).expect("memory");
+        first.reserve(0, 8192).expect("room").push(&[7; 8192]);
+        let place = first.address(0);
+        drop(first);
+        let second = HotChunk::new(8192, &pool).expect("memory");
+        assert_eq!(second.address(0), place);
+        assert_eq!(second.read(0, 8192), b"");
+        let other_size = HotChunk::new(4096, &pool).expect("memory");
+        assert_ne!(other_size.address(0), place);
     }
 }

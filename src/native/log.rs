@@ -142,6 +142,7 @@ impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
         let LogStart { store, epoch, next_chunk, end, last_given, leftovers, given_up, .. } = start;
+        let next_chunk = if planted(Bug::ReuseChunkNumber) { end.chunk + 1 } else { next_chunk };
         let state = LogState {
             store,
             epoch,
@@ -178,8 +179,9 @@ impl Log {
         let mut state = self.state.lock();
         state.check_poison()?;
         let frame_len = (FRAME_HEADER_LEN + batches * BATCH_ENTRY_LEN) as u64 + payload_len;
-        let start_of =
-            |active: &Active, fresh: bool| active.next.next_multiple_of(if durable || fresh { BLOCK_BYTES as u64 } else { ALIGN as u64 });
+        let start_of = |active: &Active, fresh: bool| {
+            active.next.next_multiple_of(if (durable || fresh) && !planted(Bug::SharedBlock) { BLOCK_BYTES as u64 } else { ALIGN as u64 })
+        };
         let fits = state.active.as_ref().is_some_and(|active| {
             let start = start_of(active, state.fresh_block);
             start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
@@ -210,7 +212,7 @@ impl Log {
         if sync != SyncWay::ByWrite {
             state.mark_unsynced(&chunk, last_seq);
         }
-        let watermark = self.durable.load(Ordering::Acquire);
+        let watermark = if planted(Bug::WatermarkTooHigh) { before.last_seq } else { self.durable.load(Ordering::Acquire) };
         self.witnessed.store(watermark, Ordering::Relaxed);
         Ok(Place {
             chunk,
@@ -230,7 +232,11 @@ impl Log {
     /// The frame at `place` has this digest: what is staged next continues from it. Where the log ends with it.
     pub fn staged(&self, place: &Place, frame_len: u64, digest: u64) -> LogEnd {
         let end = LogEnd { chunk: place.chunk.id, valid_bytes: place.offset + frame_len, last_seq: place.last_seq, digest };
-        self.state.lock().end = end;
+        let mut state = self.state.lock();
+        // A write before this one may have failed in between: then the log goes on behind that, and this group is given up.
+        if state.generation == place.generation {
+            state.end = end;
+        }
         end
     }
 
@@ -245,7 +251,7 @@ impl Log {
             if let Some(poison) = &state.poison {
                 return Err(poison.clone().in_doubt());
             }
-            if state.generation != place.generation {
+            if state.generation != place.generation && !planted(Bug::FollowersSucceed) {
                 return Err(given_up());
             }
         }
@@ -287,7 +293,7 @@ impl Log {
         if state.generation == place.generation {
             state.generation += 1;
             state.end = place.before;
-            state.active = None;
+            state.active = state.active.take().filter(|_| planted(Bug::AppendToTornTail));
             place.chunk.seal(place.before);
             // Chunks begun since then hold nothing but groups that were given up with this one.
             for chunk in chunks.by_age().into_iter().filter(|chunk| chunk.id > place.chunk.id) {
@@ -301,6 +307,12 @@ impl Log {
             }
         }
         if place.sync == SyncWay::ByWrite || place.lacks_only_zeros { failed.in_doubt() } else { failed }
+    }
+
+    /// The next group begins a new chunk.
+    #[cfg(test)]
+    pub fn end_chunk(&self) {
+        self.state.lock().active = None;
     }
 
     /// A sync takes its place in the log: the next frame begins on a fresh block.
@@ -334,7 +346,7 @@ impl Log {
         };
         for chunk in files {
             add(&counters.syncs, 1);
-            if let Err(error) = chunk.file.sync() {
+            if let Err(error) = chunk.file.sync().or_else(|e| if planted(Bug::RetryFailedSync) { chunk.file.sync() } else { Err(e) }) {
                 // The kernel may have dropped the pages and will say success the next time: never again.
                 let what = Error::from_io(format_args!("store {}: syncing {} failed", self.store_path, file_name(chunk.id)), &error);
                 let poison = poisoned(&what.message);
@@ -393,6 +405,9 @@ impl Log {
             let error = Error::from_io(format_args!("store {}: cannot make {name}", self.store_path), e);
             Error { in_doubt: false, ..error }
         };
+        if planted(Bug::LeftoversRemovedEarly) {
+            self.remove_leftovers(state);
+        }
         state.next_chunk += 1; // also if this fails: a number is never used twice
         let file = self.dir.create(&name).map_err(|e| failed(&e))?;
         if let Err(error) = self.write_header(&*file, &header) {
@@ -409,6 +424,11 @@ impl Log {
         state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
         state.fresh_block = true;
         add(&counters.chunks_created, 1);
+        self.remove_leftovers(state);
+        Ok(())
+    }
+
+    fn remove_leftovers(&self, state: &mut LogState) {
         if !state.leftovers.is_empty() || !state.given_up.is_empty() {
             for file in state.given_up.drain(..) {
                 super::prefix::set_aside(&*self.dir, &file);
@@ -418,7 +438,6 @@ impl Log {
             }
             let _ = self.dir.sync();
         }
-        Ok(())
     }
 
     fn write_header(&self, file: &dyn File, header: &ChunkHeader) -> std::io::Result<()> {

@@ -7,6 +7,7 @@
 use super::frame::LogEnd;
 use crate::base::crc;
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::planted::{Bug, planted};
 use crate::io::{Dir, write_all_at};
 use std::io::{self, IoSlice};
 
@@ -48,6 +49,9 @@ pub fn number_of(name: &str) -> Option<u64> {
 pub fn write(dir: &dyn Dir, manifest: &Manifest) -> io::Result<()> {
     let name = file_name(manifest.number);
     let file = dir.create(&name)?;
+    if planted(Bug::ManifestNotSynced) {
+        return write_all_at(&*file, &mut [IoSlice::new(&manifest.encode())], 0, false).map(drop);
+    }
     let written = write_all_at(&*file, &mut [IoSlice::new(&manifest.encode())], 0, false).and_then(|_| file.sync());
     if let Err(error) = written {
         let _ = dir.remove(&name); // half a manifest is none

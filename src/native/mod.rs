@@ -6,6 +6,7 @@
 //! rebuilds index and log end from the files alone,
 //! with the help of a `checkpoint` of the index. docs/FORMAT.md draws the files.
 
+mod ahead;
 mod apply;
 mod checkpoint;
 mod chunks;
@@ -81,6 +82,7 @@ pub struct NativeEngine {
     /// Held by whoever compacts, or writes a checkpoint: no chunk goes while the index is being copied.
     compacting: Mutex<()>,
     compactor: Arc<compactor::Compactor>,
+    ahead: Arc<ahead::Ahead>,
     manifests: Mutex<Manifests>,
     checkpoints: checkpoint::Checkpoints,
     lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
@@ -134,11 +136,13 @@ impl NativeEngine {
             stopping: AtomicBool::new(false),
             compacting: Mutex::new(()),
             compactor: Arc::default(),
+            ahead: Arc::default(),
             manifests,
             checkpoints: checkpoint::Checkpoints::new(checkpoints, replayed),
             lock: Mutex::new(Some(lock)),
         });
         engine.start_compactor()?;
+        engine.start_ahead()?;
         Ok(engine)
     }
 
@@ -242,6 +246,7 @@ impl Engine for NativeEngine {
 
     fn close(&self) -> Result<()> {
         self.stop_compactor();
+        self.stop_ahead();
         let _compaction_is_over = self.compacting.lock();
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());

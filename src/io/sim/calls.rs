@@ -154,11 +154,8 @@ impl File for SimFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.state.lock();
         state.admit(Calls::READ)?;
-        let mut len = buf.len();
         let short_one_in = state.faults.short_read_one_in;
-        if len > 1 && state.one_in(short_one_in) {
-            len = 1 + state.rng.below(len as u64 - 1) as usize;
-        }
+        let mut len = state.cut_short(buf.len(), short_one_in);
         let node = state.file(self.id)?;
         let end = offset.saturating_add(len as u64).min(node.seen().len());
         if let Some((bad, _)) = node.unreadable.iter().filter(|(bad, bad_end)| *bad < end && *bad_end > offset).min() {
@@ -248,11 +245,8 @@ fn cut<T>(mut state: MutexGuard<'_, State>, call: CutCall) -> io::Result<T> {
 
 /// A write as it goes well, or nearly: short, or until the disk is full.
 fn write(state: &mut State, file: u64, offset: u64, data: &[u8], durable: bool) -> io::Result<usize> {
-    let mut len = data.len();
     let short_one_in = state.faults.short_write_one_in;
-    if len > 1 && state.one_in(short_one_in) {
-        len = 1 + state.rng.below(len as u64 - 1) as usize;
-    }
+    let mut len = state.cut_short(data.len(), short_one_in);
     let growth = |len: usize, now: u64| (offset + len as u64).saturating_sub(now);
     let now = state.file(file)?.seen().len();
     if let Some(left) = state.space {
@@ -274,7 +268,7 @@ fn write(state: &mut State, file: u64, offset: u64, data: &[u8], durable: bool) 
 
 /// What a write that fails with `errno` leaves behind all the same: the caller cannot know.
 fn write_in_part(state: &mut State, file: u64, offset: u64, data: &[u8], durable: bool, errno: i32) -> io::Result<()> {
-    if errno == libc::EINTR || (!durable && matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EAGAIN)) {
+    if errno == libc::EINTR || (!durable && matches!(errno, libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EAGAIN | libc::ENOMEM)) {
         return Ok(()); // The kernel reports these only when it has written nothing.
     }
     let done = match state.rng.below(3) {

@@ -98,24 +98,51 @@ impl BitOr for Calls {
     }
 }
 
+/// What becomes of a call that a test has picked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// It fails with this errno.
+    Errno(i32),
+    /// A read or write that leaves out its last byte.
+    AllButOne,
+    /// A read or write of its first byte only.
+    OneByte,
+}
+
+impl Failure {
+    /// How many calls in a row it concerns if it is sticky. Signals stop some time, and bytes get through one by one.
+    pub(super) fn lasts(self, sticky: bool) -> u64 {
+        match (sticky, self) {
+            (false, _) => 1,
+            (true, Failure::Errno(libc::EINTR) | Failure::AllButOne | Failure::OneByte) => 100,
+            (true, Failure::Errno(_)) => u64::MAX,
+        }
+    }
+}
+
 /// A failure that a test planned.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Planned {
     pub(super) calls: Calls,
-    pub(super) errno: i32,
-    pub(super) sticky: bool,
-    /// Matching calls until it strikes; 0 when it has struck.
-    pub(super) left: u64,
+    pub(super) failure: Failure,
+    /// Matching calls before it strikes.
+    pub(super) before: u64,
+    /// Matching calls that it strikes then.
+    pub(super) lasts: u64,
 }
 
 impl Planned {
-    /// Counts a call of the kind `call`; the errno if it is the one.
-    pub(super) fn strikes(&mut self, call: Calls) -> Option<i32> {
-        if !self.calls.meets(call) || (self.left == 0 && !self.sticky) {
+    /// Counts a call of the kind `call`; the failure if it is the one.
+    pub(super) fn strikes(&mut self, call: Calls) -> Option<Failure> {
+        if !self.calls.meets(call) || self.lasts == 0 {
             return None;
         }
-        self.left = self.left.saturating_sub(1);
-        (self.left == 0).then_some(self.errno)
+        if self.before > 0 {
+            self.before -= 1;
+            return None;
+        }
+        self.lasts -= 1;
+        Some(self.failure)
     }
 }
 

@@ -13,7 +13,7 @@ mod node;
 mod raw;
 mod state;
 
-pub use faults::{Aftermath, Calls, Faults, Fill, Survival, Tear};
+pub use faults::{Aftermath, Calls, Failure, Faults, Fill, Survival, Tear};
 
 use super::{Dir, Disk, ReadAt, ReadMany, ReadManyReport, read_full_at};
 use crate::base::random::Random;
@@ -44,6 +44,12 @@ impl SimDisk {
     pub fn crash_image(&self, rng: &mut Random, survival: Survival) -> SimDisk {
         let state = self.state.lock();
         Self::of(state.after_power_cut(rng, &survival))
+    }
+
+    /// The same with nothing left to chance: `keeps` is asked of every piece that may have arrived or not (a sector, a
+    /// size, a name), in an order that follows from the answers so far. A call under way counts as made.
+    pub fn crash_image_of(&self, keeps: &mut dyn FnMut() -> bool) -> SimDisk {
+        Self::of(self.state.lock().after_power_cut_with(keeps))
     }
 
     /// The disk that the next process finds if this one is killed now: everything that calls have handed to the
@@ -89,7 +95,13 @@ impl SimDisk {
     /// From now on, the `nth` call (the next is 1) of a kind in `calls` fails with `errno`; `sticky`: those behind
     /// it too. What a failed write or sync leaves is drawn by chance. Several plans may stand side by side.
     pub fn fail_at(&self, nth: u64, errno: i32, sticky: bool, calls: Calls) {
-        self.state.lock().planned.push(Planned { calls, errno, sticky, left: nth.max(1) });
+        self.plan(nth, Failure::Errno(errno), sticky, calls);
+    }
+
+    /// The same with any failure. Only reads and writes come back short.
+    pub fn plan(&self, nth: u64, failure: Failure, sticky: bool, calls: Calls) {
+        let planned = Planned { calls, failure, before: nth.max(1) - 1, lasts: failure.lasts(sticky) };
+        self.state.lock().planned.push(planned);
     }
 
     /// Drops all planned failures.

@@ -120,6 +120,31 @@ impl Node {
         self.split = false;
     }
 
+    /// The power goes: of what was on its way, `keeps` says what arrives, sector by sector, then the size.
+    pub(super) fn power_cut_with(&mut self, keeps: &mut dyn FnMut() -> bool) {
+        let mut size = self.stable.len();
+        for change in std::mem::take(&mut self.unsynced) {
+            let certain = matches!(change, Change::Write { certain: true, .. });
+            if let Change::Write { offset, data, .. } = &change {
+                let mut at = *offset;
+                while at < end(&change) {
+                    let next = ((at / SECTOR + 1) * SECTOR).min(end(&change));
+                    if certain || keeps() {
+                        self.stable.write(at, &data[(at - offset) as usize..(next - offset) as usize]);
+                    }
+                    at = next;
+                }
+            }
+            let resized = matches!(change, Change::SetLen(_)) || end(&change) > size;
+            if resized && (certain || keeps()) {
+                size = end(&change);
+            }
+        }
+        self.stable.set_len(size);
+        self.seen = self.stable.clone();
+        self.split = false;
+    }
+
     /// Makes everything durable as it is seen, then changes it by hand.
     pub(super) fn edit(&mut self, edit: impl FnOnce(&mut Content)) {
         edit(&mut self.seen);

@@ -1,7 +1,7 @@
 //! All of a simulated disk, behind one lock: directories, files, and the machinery that decides about each call.
 //! Used by the rest of `sim` only.
 
-use super::faults::{Calls, Faults, Planned, Survival};
+use super::faults::{Calls, Failure, Faults, Planned, Survival};
 use super::node::Node;
 use crate::base::random::Random;
 use crate::base::sync::Arc;
@@ -61,6 +61,8 @@ pub(super) struct State {
     pub(super) crash_at: Option<u64>,
     pub(super) crashed: bool,
     pub(super) cut: Option<CutCall>,
+    /// How short the read or write that was just let through comes back.
+    short: Option<Failure>,
 }
 
 impl State {
@@ -79,6 +81,7 @@ impl State {
             crash_at: None,
             crashed: false,
             cut: None,
+            short: None,
         }
     }
 
@@ -95,8 +98,9 @@ impl State {
                 return Ok(Verdict::Cut);
             }
         }
-        let strikes: Vec<i32> = self.planned.iter_mut().filter_map(|p| p.strikes(call)).collect();
-        if let Some(errno) = strikes.first() {
+        let strikes: Vec<Failure> = self.planned.iter_mut().filter_map(|p| p.strikes(call)).collect();
+        self.short = strikes.first().copied().filter(|failure| !matches!(failure, Failure::Errno(_)));
+        if let Some(Failure::Errno(errno)) = strikes.first() {
             return Ok(Verdict::Fail(*errno));
         }
         let interruptible = Calls::READ | Calls::WRITE | Calls::WRITE_DURABLE;
@@ -112,6 +116,17 @@ impl State {
             Verdict::Go => Ok(()),
             Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
             Verdict::Cut => Err(crash()),
+        }
+    }
+
+    /// How many of the `len` bytes of a read or write get through; `one_in`: how often chance makes it short.
+    pub(super) fn cut_short(&mut self, len: usize, one_in: u64) -> usize {
+        match self.short.take() {
+            _ if len <= 1 => len,
+            Some(Failure::OneByte) => 1,
+            Some(_) => len - 1,
+            None if self.one_in(one_in) => 1 + self.rng.below(len as u64 - 1) as usize,
+            None => len,
         }
     }
 
@@ -183,9 +198,38 @@ impl State {
         let mut next = self.clone();
         next.rng = Random::new(rng.next_u64());
         next.finish_cut_call();
-        for folder in next.folders.values_mut() {
+        next.settle_names(&mut || survival.keeps(rng));
+        for node in next.files.values_mut() {
+            node.power_cut(rng, survival);
+        }
+        next.forget_process();
+        next
+    }
+
+    /// What the next boot finds, if `keeps` answers for every piece that was not durable.
+    pub(super) fn after_power_cut_with(&self, keeps: &mut dyn FnMut() -> bool) -> State {
+        let mut next = self.clone();
+        match next.cut.take() {
+            Some(CutCall::Write { file, offset, data }) => drop(next.file(file).map(|node| node.write(offset, &data))),
+            Some(CutCall::SetLen { file, len }) => drop(next.file(file).map(|node| node.set_len(len))),
+            Some(CutCall::Create { dir, name }) => drop(next.create(&dir, &name)),
+            Some(CutCall::Link { file, dir, name }) => drop(next.link(file, &dir, &name)),
+            Some(CutCall::Remove { dir, name }) => drop(next.remove(&dir, &name)),
+            None => {}
+        }
+        next.settle_names(keeps);
+        for node in next.files.values_mut() {
+            node.power_cut_with(keeps);
+        }
+        next.forget_process();
+        next
+    }
+
+    /// Names come and go as `keeps` says; files without one are gone.
+    fn settle_names(&mut self, keeps: &mut dyn FnMut() -> bool) {
+        for folder in self.folders.values_mut() {
             for (name, id, came) in std::mem::take(&mut folder.unsynced) {
-                if !survival.keeps(rng) {
+                if !keeps() {
                     continue;
                 }
                 if came {
@@ -196,13 +240,8 @@ impl State {
             }
             folder.seen = folder.stable.clone();
         }
-        let named: BTreeSet<u64> = next.folders.values().flat_map(|folder| folder.seen.values().copied()).collect();
-        next.files.retain(|id, _| named.contains(id));
-        for node in next.files.values_mut() {
-            node.power_cut(rng, survival);
-        }
-        next.forget_process();
-        next
+        let named: BTreeSet<u64> = self.folders.values().flat_map(|folder| folder.seen.values().copied()).collect();
+        self.files.retain(|id, _| named.contains(id));
     }
 
     /// Carries out as much of the cut call as chance will have it; from then on it is like any other call.

@@ -1,7 +1,7 @@
 //! The simulated disk keeps what real ones keep, loses what they lose, and does the same again for the same seed.
 
 use super::super::{Dir, Disk, File, ReadAt, ReadMany, read_full_at, write_all_at};
-use super::{Aftermath, Calls, Faults, Fill, SimDisk, Survival, Tear};
+use super::{Aftermath, Calls, Failure, Faults, Fill, SimDisk, Survival, Tear};
 use crate::base::random::Random;
 use crate::base::sync::Arc;
 use std::io::{self, IoSlice};
@@ -388,4 +388,38 @@ fn a_file_is_no_directory() {
     assert_eq!(errno(dir(&disk).open("none")), Some(libc::ENOENT));
     assert_eq!(errno(dir(&disk).remove("none")), Some(libc::ENOENT));
     assert_eq!(errno(dir(&disk).create(NAME)), Some(libc::EEXIST));
+}
+
+#[test]
+fn every_piece_can_be_chosen_by_itself() {
+    let (disk, file) = with_file(Faults::default());
+    write(&file, 0, &[1; 1024], false);
+    let left = |choice: u32| {
+        let mut asked = 0;
+        let image = disk.crash_image_of(&mut || {
+            asked += 1;
+            choice >> (asked - 1) & 1 == 1
+        });
+        (asked, image.read_raw(NAME).unwrap())
+    };
+    assert_eq!(left(0b000), (3, vec![]), "two sectors and the size");
+    assert_eq!(left(0b100), (3, vec![0; 1024]));
+    assert_eq!(left(0b101), (3, [[1; 512], [0; 512]].concat()));
+    assert_eq!(left(0b111), (3, vec![1; 1024]));
+    disk.crash_at(disk.steps() + 1);
+    assert!(SimDisk::is_crash(&dir(&disk).create("g").err().unwrap()));
+    let named = |keeps: bool| disk.crash_image_of(&mut || keeps).list_files();
+    assert_eq!((named(false).len(), named(true).len()), (1, 2), "the call under way counts as made");
+}
+
+#[test]
+fn calls_come_back_short_as_planned() {
+    let (disk, file) = with_file(Faults::default());
+    disk.plan(2, Failure::AllButOne, false, Calls::WRITE);
+    disk.plan(1, Failure::OneByte, true, Calls::READ);
+    let lens: Vec<usize> = (0..3).map(|_| file.write_at(&[IoSlice::new(&[1; 10])], 0, false).unwrap()).collect();
+    assert_eq!(lens, [10, 9, 10]);
+    let mut buf = [0; 10];
+    assert_eq!((file.read_at(&mut buf, 0).unwrap(), file.read_at(&mut buf, 0).unwrap()), (1, 1));
+    assert_eq!(read_full_at(&*file, &mut buf, 0).unwrap(), 10);
 }

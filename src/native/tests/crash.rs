@@ -1,20 +1,20 @@
 //! Crashes: each workload is stopped in the midst of every call that changes the disk, and what is left is opened,
 //! checked, used, and crashed again.
 //!
-//! `KVBATCH_SIM_SEEDS` says how many seeds are tried, `KVBATCH_SIM_SEED` picks one.
+//! `sweep.rs` says how to try more seeds, or one.
 
 use super::checkpoint::{compare_with_full_replay, has_good_checkpoint};
 use super::driver::{open, state_of};
 use super::model::{End, KEYS, Oracle, State};
+use super::sweep::{Sweep, say};
 use super::workload::Workload;
 use crate::base::random::Random;
 use crate::io::sim::{SimDisk, Survival};
-use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
-/// Seeds that a plain `cargo test` tries.
-const SEEDS: u64 = 1000;
+/// Seeds that a plain `cargo test` tries, and those of a round of the soak.
+const SEEDS: u64 = 500;
+const SEEDS_FULL: u64 = 4000;
 
 /// Crashes in a row: of the workload, of the recovery from that, and so on.
 const DEPTH_MAX: u32 = 3;
@@ -22,7 +22,6 @@ const DEPTH_MAX: u32 = 3;
 /// What has been tried so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
-    pub seeds: u64,
     pub images: u64,
     pub deep_images: u64,
 }
@@ -46,7 +45,7 @@ pub struct Image {
 impl Exploration {
     /// Nothing tried yet.
     pub fn new(workload: Workload, seed: u64) -> Exploration {
-        Exploration { workload, rng: Random::new(!seed), tally: Tally { seeds: 1, ..Tally::default() } }
+        Exploration { workload, rng: Random::new(!seed), tally: Tally::default() }
     }
 
     /// Crashes the workload at each of its steps.
@@ -134,35 +133,18 @@ pub fn try_seed(seed: u64) -> (Tally, std::thread::Result<()>) {
     (exploration.tally, result)
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is not a number")))
-}
-
-/// Says something even if the test passes: its figures are a part of the result.
-pub fn say(line: &str) {
-    let _ = writeln!(std::io::stdout(), "{line}");
-}
+const SWEEP: Sweep = Sweep { test: "native::tests::crash::simulator", title: "crashes", cases: [SEEDS, SEEDS_FULL], stride: 1 };
 
 #[test]
 fn simulator() {
-    let start = Instant::now();
-    let seeds = match number("KVBATCH_SIM_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("KVBATCH_SIM_SEEDS").unwrap_or(SEEDS),
-    };
-    let mut tally = Tally::default();
-    for seed in seeds {
-        let (one, result) = try_seed(seed);
+    SWEEP.run(|seed, counts| {
+        let (tally, result) = try_seed(seed);
+        counts.add("seeds", 1);
+        counts.add("crash images", tally.images);
+        counts.add("of them of crashes after a crash", tally.deep_images);
         if let Err(violation) = result {
-            say(&format!("simulator: violation after {} images of {:?}", one.images, Workload::draw(seed)));
-            say(&format!("again: KVBATCH_SIM_SEED={seed} cargo test --lib native::tests::crash::simulator -- --nocapture"));
+            say(&format!("after {} images of {:?}", tally.images, Workload::draw(seed)));
             std::panic::resume_unwind(violation);
         }
-        tally.seeds += one.seeds;
-        tally.images += one.images;
-        tally.deep_images += one.deep_images;
-    }
-    let Tally { seeds, images, deep_images } = tally;
-    let deep = format!("{deep_images} of them of crashes after a crash, {:.1} s", start.elapsed().as_secs_f64());
-    say(&format!("simulator: {seeds} seeds, {images} crash images, no violation ({deep})"));
+    });
 }

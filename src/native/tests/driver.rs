@@ -111,6 +111,29 @@ fn fetch(engine: &NativeEngine, pin: &Pin, keys: &[usize], reads: &mut [ReadOp])
     results.got.into_iter().map(|result| result.expect("every read has a result")).collect()
 }
 
+/// The bytes under `keys`, as they come.
+pub fn fetch_raw(engine: &NativeEngine, pin: &Pin, keys: Vec<Vec<u8>>, reads: &mut [ReadOp]) -> Vec<Result<Option<Vec<u8>>, Error>> {
+    struct Raw(Vec<Vec<u8>>, Vec<Result<Option<Vec<u8>>, Error>>);
+    impl Reader for Raw {
+        fn key(&self, op: u32) -> &[u8] {
+            &self.0[op as usize]
+        }
+        fn found(&mut self, op: u32, value: StoredValue<'_>) {
+            self.1[op as usize] = Ok(Some(value.bytes.to_vec()));
+        }
+        fn missing(&mut self, op: u32) {
+            self.1[op as usize] = Ok(None);
+        }
+        fn failed(&mut self, op: u32, error: Error) {
+            self.1[op as usize] = Err(error);
+        }
+    }
+    let nothing = keys.iter().map(|_| Ok(Some(Vec::new()))).collect();
+    let mut raw = Raw(keys, nothing);
+    engine.fetch(pin, reads, &mut raw, &HINTS);
+    raw.1
+}
+
 /// The versions of `keys`, all of one moment.
 pub fn read(engine: &NativeEngine, keys: &[usize]) -> Vec<Result<u32, Error>> {
     let mut reads = read_ops(&engine.hasher(), keys);

@@ -1,28 +1,26 @@
-//! Calls that fail: the n-th call of every kind, for every n, once and for good, and what the kernel may do to the
-//! cache when a sync fails. Whatever fails, what was acknowledged is there when the store is opened again.
+//! Calls that fail, one story each: while opening, in a sync, on a full disk, in a read, on a disk that lies. The sweep
+//! over every call is in `calls.rs`.
 
-use super::crash::{Exploration, Image, Tally, say};
-use super::driver::{Driver, open, read, state_of};
+use super::driver::{Driver, fetch_raw, open, read, state_of};
 use super::model::{End, KEYS, key_bytes, value_bytes};
 use super::workload::Workload;
 use crate::base::code::Code;
 use crate::base::error::Error;
 use crate::base::random::Random;
-use crate::engine::Engine;
-use crate::io::sim::{Aftermath, Calls, Faults, SimDisk, Survival};
+use crate::engine::record::HEADER_LEN;
+use crate::engine::{Engine, ReadOp};
+use crate::io::sim::{Calls, Faults, SimDisk, Survival};
 use crate::native::Options;
 
 /// Workloads that are swept.
 const SEEDS: u64 = 12;
 
-/// A version no workload reaches.
-const LATE: u32 = 1 << 30;
-
 fn options() -> Options {
     super::workload::options(1 << 20, 0)
 }
 
-const KINDS: [Calls; 12] = [
+/// Every kind of call that the engine makes.
+pub const KINDS: [Calls; 12] = [
     Calls::READ,
     Calls::WRITE,
     Calls::WRITE_DURABLE,
@@ -37,126 +35,13 @@ const KINDS: [Calls; 12] = [
     Calls::LEN,
 ];
 
-/// One failure.
-#[derive(Clone, Copy, Debug)]
-struct Plan {
-    kind: Calls,
-    nth: u64,
-    errno: i32,
-    sticky: bool,
-    aftermath: Aftermath,
-}
-
-impl Plan {
-    fn stable_storage_failed(&self) -> bool {
-        (Calls::SYNC | Calls::WRITE_DURABLE).meets(self.kind)
-    }
-
-    /// After this failure, the store may have to stop writing: nobody can know what is on the disk.
-    fn may_poison(&self) -> bool {
-        self.kind == Calls::SYNC || (self.errno == libc::EIO && (Calls::WRITE | Calls::WRITE_DURABLE).meets(self.kind))
-    }
-
-    fn check_error(&self, error: &Error) {
-        let expected = match (error.code, self.errno) {
-            (Code::IO, _) | (Code::DISK_FULL, libc::ENOSPC) => true,
-            // What the kernel has thrown away cannot be read.
-            (Code::CORRUPTED, _) => self.stable_storage_failed() && self.aftermath != Aftermath::KeepsNew,
-            _ => false,
-        };
-        assert!(expected && !error.message.is_empty(), "{error}");
-    }
-
-    /// Lets it happen, and looks at everything that follows.
-    fn run(&self, workload: &Workload, exploration: &mut Exploration) {
-        let disk = workload.new_disk();
-        disk.set_faults(Faults { aftermath: self.aftermath, ..Faults::default() });
-        disk.fail_at(self.nth, self.errno, self.sticky, self.kind);
-        let mut driver = match workload.run(&disk, [0; KEYS], false) {
-            Ok(driver) => driver,
-            Err(error) => {
-                self.check_error(&error);
-                disk.fail_no_more();
-                assert_eq!(open(&disk, workload.options).and_then(|engine| state_of(&engine)), Ok([0; KEYS]));
-                return;
-            }
-        };
-        driver.errors.iter().for_each(|error| self.check_error(error));
-        disk.fail_no_more();
-        if !driver.shut {
-            self.read_and_write(&mut driver);
-        }
-        let end = if self.stable_storage_failed() { End::PowerCut } else { End::Kill };
-        exploration.images_of(&disk, &driver.oracle, end, 1);
-        let image = Image { disk: disk.kill_image(), oracle: driver.oracle.clone(), end, depth: 1 };
-        let state = exploration.look(&image);
-        exploration.go_on(&image, state, self.nth.is_multiple_of(8));
-        if !driver.shut {
-            driver.close();
-            exploration.images_of(&disk, &driver.oracle, end, 2);
-        }
-    }
-
-    /// The disk is well again. Reads have never stopped; writes go on, or they fail until the store is opened again.
-    fn read_and_write(&self, driver: &mut Driver) {
-        let before = driver.errors.len();
-        driver.hold_reads((0..KEYS).collect());
-        driver.check_reads();
-        driver.errors[before..].iter().for_each(|error| {
-            assert_eq!(error.code, Code::CORRUPTED, "{error}");
-            self.check_error(error);
-        });
-        let writes = [(true, LATE), (false, LATE + 1), (true, LATE + 2)].map(|(durable, version)| driver.commit(durable, &[(0, version)]));
-        if !self.may_poison() {
-            assert_eq!(writes, [Ok(()), Ok(()), Ok(())], "the disk works and the store does not");
-        }
-        if let [Err(first), second, third] = &writes {
-            assert!([first, second.as_ref().unwrap_err(), third.as_ref().unwrap_err()].iter().all(|error| error.code == Code::IO));
-            assert_eq!(driver.engine.sync().unwrap_err().code, Code::IO);
-        }
-        let got = read(&driver.engine, &[0]);
-        assert!(writes[2].is_err() || got == [Ok(LATE + 2)]);
-    }
-}
-
-#[test]
-fn every_call_fails_once_and_for_good() {
-    let mut runs = 0;
-    let mut tally = Tally::default();
-    for seed in 0..SEEDS {
-        let workload = Workload::draw(seed).hostile();
-        let whole = workload.new_disk();
-        workload.run(&whole, [0; KEYS], false).unwrap();
-        let mut exploration = Exploration::new(workload.clone(), seed);
-        for kind in KINDS {
-            let aftermaths = [Aftermath::KeepsNew, Aftermath::Reverts, Aftermath::Mixed];
-            let aftermaths = if (Calls::SYNC | Calls::WRITE_DURABLE).meets(kind) { &aftermaths[..] } else { &aftermaths[..1] };
-            for nth in 1..=whole.calls(kind) {
-                for (errno, sticky) in [(libc::EIO, false), (libc::EIO, true), (libc::ENOSPC, false), (libc::ENOSPC, true)] {
-                    for aftermath in aftermaths {
-                        let plan = Plan { kind, nth, errno, sticky, aftermath: *aftermath };
-                        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| plan.run(&workload, &mut exploration)));
-                        if let Err(violation) = result {
-                            say(&format!("faults: seed {seed}, {plan:?}, {workload:?}"));
-                            std::panic::resume_unwind(violation);
-                        }
-                        runs += 1;
-                    }
-                }
-            }
-        }
-        tally.images += exploration.tally.images;
-    }
-    say(&format!("faults: {runs} failures, {} crash images behind them, no violation", tally.images));
-}
-
 /// Everything that is on the disk.
 fn bytes_of(disk: &SimDisk) -> Vec<(String, Option<Vec<u8>>)> {
     disk.list_files().into_iter().map(|name| (name.clone(), disk.read_raw(&name))).collect()
 }
 
 #[test]
-fn a_failure_while_opening_refuses_and_changes_nothing() {
+pub fn a_failure_while_opening_refuses_and_changes_nothing() {
     let mut refused = 0;
     for seed in 0..SEEDS {
         let workload = Workload::draw(seed).hostile();
@@ -203,7 +88,7 @@ fn codes(results: &[Result<u32, Error>]) -> Vec<Result<u32, Code>> {
 }
 
 #[test]
-fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
+pub fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
     for (kind, durable) in [(Calls::WRITE_DURABLE, true), (Calls::SYNC, true), (Calls::SYNC, false), (Calls::WRITE, false)] {
         let (disk, mut driver) = small_store();
         driver.commit(true, &[(0, 1)]).unwrap();
@@ -229,7 +114,7 @@ fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
 }
 
 #[test]
-fn writes_come_back_when_there_is_room() {
+pub fn writes_come_back_when_there_is_room() {
     for durable in [true, false] {
         let (disk, mut driver) = small_store();
         driver.commit(durable, &[(0, 1)]).unwrap();
@@ -249,7 +134,7 @@ fn writes_come_back_when_there_is_room() {
 }
 
 #[test]
-fn what_cannot_be_read_concerns_its_reader_only() {
+pub fn what_cannot_be_read_concerns_its_reader_only() {
     let (disk, mut driver) = small_store();
     driver.commit(true, &[(0, 1), (1, 1), (2, 1)]).unwrap();
     let chunk = "chunk-0000000000000001.kvb";
@@ -289,4 +174,36 @@ fn a_lying_disk_loses_and_never_invents() {
         }
     }
     assert!(refused > 0, "some of the lies are noticed");
+}
+
+/// Two keys under one hash cannot be told apart by the index: the record's own key decides.
+#[test]
+pub fn another_key_under_the_same_hash_is_not_given() {
+    let (_, mut driver) = small_store();
+    driver.commit(true, &[(0, 1)]).unwrap();
+    let keys = vec![key_bytes(1)];
+    let mut reads = [ReadOp { hash: driver.engine.hasher().hash(&key_bytes(0)), op: 0, ..ReadOp::default() }];
+    let pin = driver.engine.resolve(&mut reads);
+    assert_eq!(fetch_raw(&driver.engine, &pin, keys, &mut reads), [Ok(None)]);
+}
+
+/// An older record of the same key, good in itself, where the newer one was: a write that went astray.
+#[test]
+pub fn a_good_record_at_a_wrong_place_is_not_given() {
+    let (disk, mut driver) = small_store();
+    let versions: Vec<u32> = (1..).filter(|version| value_bytes(0, *version).len() == 40).take(2).collect();
+    for version in &versions {
+        driver.commit(true, &[(0, *version)]).unwrap();
+    }
+    let chunk = "chunk-0000000000000001.kvb";
+    let bytes = disk.read_raw(chunk).unwrap();
+    let places: Vec<usize> = versions
+        .iter()
+        .map(|version| {
+            let record = [&key_bytes(0)[..], &value_bytes(0, *version)].concat();
+            bytes.windows(record.len()).position(|bytes| bytes == record).unwrap() - HEADER_LEN
+        })
+        .collect();
+    assert!(disk.patch_raw(chunk, places[1] as u64, &bytes[places[0]..places[0] + HEADER_LEN + 1 + 40]));
+    assert_eq!(codes(&read(&driver.engine, &[0])), [Err(Code::CORRUPTED)]);
 }

@@ -52,7 +52,7 @@ fn stopped_at_the_end(disk: &SimDisk, story: impl Fn(&SimDisk) -> Oracle) -> (Si
 
 /// A group that was staged before a sync and written behind it shared a block with what the sync had made durable.
 #[test]
-fn writing_behind_a_sync_spoils_nothing_before_it() {
+pub fn writing_behind_a_sync_spoils_nothing_before_it() {
     let disk = new_disk();
     let mut driver = driver(&disk, [0; KEYS]);
     stage(&mut driver, false, &[(0, 1)]);
@@ -71,7 +71,7 @@ fn writing_behind_a_sync_spoils_nothing_before_it() {
 /// A chunk was begun when the process was killed, and its name was not durable yet. The next chunk named it as its
 /// predecessor; a power cut took the one and left the other.
 #[test]
-fn nothing_depends_on_a_chunk_that_was_never_used() {
+pub fn nothing_depends_on_a_chunk_that_was_never_used() {
     let disk = new_disk();
     let begin_a_chunk = |base: State| {
         move |disk: &SimDisk| {
@@ -93,7 +93,7 @@ fn nothing_depends_on_a_chunk_that_was_never_used() {
 /// The process was killed while the frame that says "closed" was on its way: seen by the next process, which went on
 /// from there, and lost by the disk later.
 #[test]
-fn nothing_depends_on_the_frame_that_says_closed() {
+pub fn nothing_depends_on_the_frame_that_says_closed() {
     let (killed, oracle) = stopped_at_the_end(&new_disk(), |disk| {
         let mut driver = driver(disk, [0; KEYS]);
         commit(&mut driver, true, &[(0, 1)]);
@@ -114,7 +114,7 @@ fn nothing_depends_on_the_frame_that_says_closed() {
 /// The gap before a fresh block belongs to nobody. When the size of the file reached the disk and the rest did not,
 /// it held garbage, and what lay durable behind it was cut off as torn.
 #[test]
-fn what_lies_in_a_gap_says_nothing() {
+pub fn what_lies_in_a_gap_says_nothing() {
     let disk = new_disk();
     let mut driver = driver(&disk, [0; KEYS]);
     commit(&mut driver, true, &[(0, 1)]);
@@ -132,7 +132,7 @@ fn what_lies_in_a_gap_says_nothing() {
 /// A sync failed, and the kernel took the bytes for written. The next process read them from the cache, synced them in
 /// vain, and wrote behind them: what the disk had never held took everything behind it along.
 #[test]
-fn nothing_depends_on_what_only_the_cache_holds() {
+pub fn nothing_depends_on_what_only_the_cache_holds() {
     let disk = new_disk();
     let mut poisoned = driver(&disk, [0; KEYS]);
     commit(&mut poisoned, true, &[(0, 1)]);
@@ -152,7 +152,7 @@ fn nothing_depends_on_what_only_the_cache_holds() {
 /// A chunk could not be begun because the directory's sync failed, and its file could not be taken away durably either.
 /// Its header said where the old chunk ends; a smaller group then went into the old chunk, behind that end.
 #[test]
-fn nothing_is_written_behind_a_cut_that_may_be_on_the_disk() {
+pub fn nothing_is_written_behind_a_cut_that_may_be_on_the_disk() {
     let disk = new_disk();
     let options = Options { chunk_bytes: 12 << 10, ..options() };
     let mut driver = Driver::open(&disk, options, [0; KEYS]).unwrap();
@@ -171,7 +171,7 @@ fn nothing_is_written_behind_a_cut_that_may_be_on_the_disk() {
 /// The disk was full when all but the last zeros of a frame had been written, and then it was not: a frame behind it
 /// made the file long enough. The frame that had been reported as failed for good was whole, and came back.
 #[test]
-fn a_frame_that_lacks_nothing_but_zeros_is_in_doubt() {
+pub fn a_frame_that_lacks_nothing_but_zeros_is_in_doubt() {
     let version = (1..).find(|version| value_bytes(0, *version).ends_with(&[0; 600])).unwrap();
     let disk = new_disk();
     let mut driver = driver(&disk, [0; KEYS]);
@@ -190,7 +190,7 @@ fn a_frame_that_lacks_nothing_but_zeros_is_in_doubt() {
 /// while it began that chunk left the header without a durable name; the next one saw the cut, and answered
 /// accordingly. What has been seen to be cut off must not come back.
 #[test]
-fn a_cut_that_was_seen_stays() {
+pub fn a_cut_that_was_seen_stays() {
     let mut doubtful = 0;
     for seed in 0..DRAWS {
         let story = |disk: &SimDisk| {
@@ -215,7 +215,7 @@ fn a_cut_that_was_seen_stays() {
 /// Compaction took the durable group on the next block for the one that follows, passed over the frame that it could not
 /// read, and removed the chunk.
 #[test]
-fn compaction_misses_a_frame_that_it_cannot_read() {
+pub fn compaction_misses_a_frame_that_it_cannot_read() {
     let disk = new_disk();
     let mut driver = driver(&disk, [0; KEYS]);
     commit(&mut driver, false, &[(0, 1)]);
@@ -233,4 +233,47 @@ fn compaction_misses_a_frame_that_it_cannot_read() {
     assert!(disk.list_files().iter().any(|name| name == chunk), "what is damaged is kept");
     assert!(!driver.engine.compact_once(100).unwrap(), "and is not tried again");
     assert_eq!(state_of(&driver.engine).unwrap()[..4], [1, 2, 3, 4]);
+}
+
+/// A write failed for want of space while the next group had its place and not yet its digest: the log was said to go on
+/// behind that group, which was given up, and could not be opened again.
+#[test]
+fn a_group_that_is_being_staged_does_not_undo_a_cut() {
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    commit(&mut driver, true, &[(0, 1)]);
+    stage(&mut driver, true, &[(0, 2)]);
+    let engine = std::sync::Arc::clone(&driver.engine);
+    let next = engine.log.stage(&engine.chunks, &engine.counters, 1, 1, 64, true).unwrap();
+    disk.set_space(Some(0));
+    driver.publish();
+    assert_eq!(driver.errors.pop().unwrap().code, Code::DISK_FULL);
+    disk.set_space(None);
+    engine.log.staged(&next, 144, 77);
+    commit(&mut driver, true, &[(1, 3)]);
+    driver.close();
+    driver.reopen(options()).unwrap();
+    assert_eq!(state_of(&driver.engine).unwrap()[..2], [1, 3]);
+}
+
+/// The last durable group had no evidence behind it, and was taken for an unfinished end when it was damaged. It was what
+/// compaction had moved, and the chunk it came from was gone: what had been durable for long went without a word.
+#[test]
+pub fn what_compaction_has_moved_is_missed() {
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    commit(&mut driver, true, &[(0, 1), (1, 1)]);
+    driver.engine.log.end_chunk();
+    commit(&mut driver, true, &[(0, 2)]);
+    driver.compact(100);
+    driver.check_errors(false);
+    assert_eq!(disk.list_files(), ["LOCK", "chunk-0000000000000002.kvb", "manifest-0000000000000001.kvb"]);
+    let moved = disk.read_raw("chunk-0000000000000002.kvb").unwrap().len() as u64;
+    for damage in [&(|disk: &SimDisk| disk.flip_bit("chunk-0000000000000002.kvb", moved - 100, 0)) as &dyn Fn(&SimDisk) -> bool, &|disk| {
+        disk.truncate_raw("chunk-0000000000000002.kvb", moved - 100)
+    }] {
+        let damaged = disk.kill_image();
+        assert!(damage(&damaged));
+        assert_eq!(open(&damaged, options()).err().map(|error| error.code), Some(Code::CORRUPTED));
+    }
 }

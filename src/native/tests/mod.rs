@@ -1,7 +1,11 @@
 //! Tests of the engine as a whole, on a simulated disk.
 
 mod beat;
+mod bounded;
+mod calls;
 mod checkpoint;
+mod compaction;
+mod compound;
 mod crash;
 mod damage;
 mod driver;
@@ -13,6 +17,8 @@ mod model;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;
+mod rot;
+mod sweep;
 mod workload;
 
 use std::cell::Cell;

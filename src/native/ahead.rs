@@ -1,0 +1,84 @@
+//! The thread that makes ready what commits will need next: memory of the hot log, touched before it is written to.
+//!
+//! The first touch of a page costs a trap into the kernel, on virtual machines of some microseconds, and a commit would
+//! pay for one every thirty records. It works only while commits go on, some megabytes ahead of them; what it has not
+//! done in time, the commit does itself.
+
+use super::NativeEngine;
+use super::hot::HotChunk;
+use crate::base::error::Result;
+use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use std::thread::JoinHandle;
+
+/// Memory is made ready this far ahead, in bytes.
+const AHEAD_BYTES: u64 = 16 << 20;
+
+/// More is made ready when this much, in bytes, is left.
+const LOW_BYTES: u64 = 8 << 20;
+
+/// A chunk that has not taken so many bytes is not worth the trouble.
+const WARM_UP_BYTES: u64 = 1 << 20;
+
+/// See the top of this file.
+#[derive(Default)]
+pub(super) struct Ahead {
+    state: Mutex<State>,
+    changed: Condvar,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct State {
+    wanted: Option<(Arc<HotChunk>, u64)>,
+    stopping: bool,
+}
+
+impl NativeEngine {
+    /// Starts the thread, if there is a hot log to make ready.
+    pub(super) fn start_ahead(&self) -> Result<()> {
+        if self.options.background && self.options.hot_log_bytes >= self.options.chunk_bytes {
+            let ahead = Arc::clone(&self.ahead);
+            *self.ahead.thread.lock() = Some(spawn("kvbatch-ahead", move || ahead.run())?);
+        }
+        Ok(())
+    }
+
+    /// The log has come to byte `end` of a hot chunk.
+    pub(super) fn look_ahead(&self, hot: &Arc<HotChunk>, end: u64) {
+        if end < WARM_UP_BYTES || hot.ready() >= (end + LOW_BYTES).min(hot.capacity()) {
+            return;
+        }
+        let mut state = self.ahead.state.lock();
+        if state.wanted.is_none() {
+            state.wanted = Some((Arc::clone(hot), end + AHEAD_BYTES));
+            drop(state);
+            self.ahead.changed.notify_one();
+        }
+    }
+
+    /// Ends the thread.
+    pub(super) fn stop_ahead(&self) {
+        self.ahead.state.lock().stopping = true;
+        self.ahead.changed.notify_one();
+        if let Some(thread) = self.ahead.thread.lock().take() {
+            let _ = thread.join(); // it has nothing to tell
+        }
+    }
+}
+
+impl Ahead {
+    fn run(&self) {
+        let mut state = self.state.lock();
+        while !state.stopping {
+            let Some((hot, end)) = state.wanted.clone() else {
+                self.changed.wait(&mut state);
+                continue;
+            };
+            drop(state);
+            hot.make_ready(end);
+            drop(hot);
+            state = self.state.lock();
+            state.wanted = None;
+        }
+    }
+}
