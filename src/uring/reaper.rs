@@ -117,8 +117,8 @@ impl<'a> Reaper<'a> {
 
     fn take_cancels(&mut self, state: &mut State) {
         while let Some(key) = state.cancels.pop() {
-            let live = state.slots.get(key).is_some_and(|slot| !slot.status.has_ended());
-            if live {
+            if let Some(slot) = state.slots.get(key).filter(|slot| !slot.status.has_ended()) {
+                slot.unwanted = true;
                 self.end_early(state, key.slot);
             }
         }
@@ -186,7 +186,7 @@ fn deliver(ring: &Ring, done: Done) {
     let was_begun = slot.status == Status::Submitted;
     (slot.status, slot.result) = match done.result {
         bytes if bytes >= 0 => (Status::Completed, bytes),
-        error if error == -libc::ECANCELED && slot.expired => (Status::Failed, -libc::ETIMEDOUT),
+        error if error == -libc::ECANCELED && slot.expired && !slot.unwanted => (Status::Failed, -libc::ETIMEDOUT),
         error if error == -libc::ECANCELED => (Status::Cancelled, error),
         error => (Status::Failed, error),
     };

@@ -33,6 +33,8 @@ pub(super) struct Slot {
     pub given_back: bool,
     /// Ran out of time, and was asked to end.
     pub expired: bool,
+    /// The program wants it to end.
+    pub unwanted: bool,
     /// Until somebody begins.
     pub transfer: Option<Transfer>,
     pub accepted: Instant,
@@ -57,6 +59,7 @@ impl Slot {
             delivered: false,
             given_back: false,
             expired: false,
+            unwanted: false,
             transfer: Some(transfer),
             accepted,
             begun: accepted,

@@ -265,7 +265,8 @@ impl Mover for RingMover {
         let found =
             self.seats.iter_mut().enumerate().find_map(|(index, seat)| Some((index, seat.as_mut().filter(|seat| seat.key == key)?)));
         match (found, &mut self.instead) {
-            (Some((index, seat)), None) if !seat.cancelled => {
+            (Some((index, seat)), None) => {
+                // Asked again, the kernel is asked again: the first time it may have been in the middle of something.
                 seat.cancelled = true;
                 self.to_cancel.push(index as u32);
             }
