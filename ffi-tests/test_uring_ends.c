@@ -429,7 +429,8 @@ TEST(a_ring_works_under_enosys) { denied(ENOSYS); }
 TEST(a_ring_works_under_enomem) { denied(ENOMEM); }
 TEST(a_ring_works_under_eopnotsupp) { denied(EOPNOTSUPP); }
 
-TEST(a_ring_uses_io_uring_where_it_may) {
+/* Not slow, but left out under valgrind, which stops all threads while one sleeps in io_uring. */
+SLOW_TEST(a_ring_uses_io_uring_where_it_may) {
     if (!kv_uring_is_supported()) kvt_skip("the kernel refuses io_uring here");
     setenv("KVBATCH_IO", "auto", 1);
     ring_t *ring = kv_uring_create(NULL);
