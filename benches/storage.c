@@ -193,7 +193,8 @@ static void run_overwrite(void)
     double live = (double)(opt.keys * (KEY_BYTES + opt.value));
     double put = live * (OVERWRITES + 1);
     printf("overwriting %zu keys %d times: %.1f MB live (keys and values)\n", opt.keys, OVERWRITES, live / 1e6);
-    printf("  on disk: peak %.1f MB (%.2f of live), right after %.1f MB, after compaction %.1f MB (%.2f of live)\n", (double)disk_peak / 1e6,
+    printf("  on disk: peak %.1f MB (%.2f of live), right after %.1f MB, after compaction %.1f MB (%.2f of live)\n",
+           (double)disk_peak / 1e6,
            (double)disk_peak / live, (double)right_after / 1e6, (double)disk_bytes() / 1e6, (double)disk_bytes() / live);
     printf("  written: %.1f MB for %.1f MB put (write amplification %.2f)\n", (double)written_bytes() / 1e6, put / 1e6,
            (double)written_bytes() / put);
@@ -330,7 +331,8 @@ static void run_endurance(void)
                 if (now[i] > most[seconds() > half][i])
                     most[seconds() > half][i] = now[i];
         if (seconds() >= next_line) {
-            printf("%6.0f s: %zu rounds, %.1f MB resident, %zu descriptors, %.1f MB on disk\n", seconds() - begun, rounds, (double)now[0] / 1e6,
+            printf("%6.0f s: %zu rounds, %.1f MB resident, %zu descriptors, %.1f MB on disk\n", seconds() - begun, rounds,
+                   (double)now[0] / 1e6,
                    now[1], (double)now[2] / 1e6);
             fflush(stdout);
             next_line += (until - begun) / 20;

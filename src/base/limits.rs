@@ -41,3 +41,9 @@ pub const URING_BUFFER_BYTES_MAX: usize = 16 << 20;
 
 /// Most bytes that one of its requests transfers: the result has to fit into a C `int`.
 pub const URING_TRANSFER_BYTES_MAX: usize = i32::MAX as usize;
+
+/// A store remembers what became of so many batches, the newest that were committed.
+pub const OUTCOME_IDS_MAX: u64 = 1 << 20;
+
+/// They are kept as so many ranges at the most.
+pub const OUTCOME_RANGES_MAX: usize = 1 << 16;

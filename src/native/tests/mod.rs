@@ -12,8 +12,10 @@ mod driver;
 mod faults;
 mod format;
 mod found;
+mod full;
 mod golden;
 mod model;
+mod outcomes;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;
