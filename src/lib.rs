@@ -16,9 +16,10 @@ pub mod batch;
 // Rank 3: a URL means an engine; managers that name one store share it.
 pub mod store;
 
-// Rank 2: the engines.
+// Rank 2: the engines; asynchronous I/O on the host's own descriptors.
 pub mod memory;
 pub mod native;
+pub mod uring;
 
 // Rank 1: the contract between batches and engines; bytes to disk and back.
 pub mod engine;

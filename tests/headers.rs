@@ -39,8 +39,16 @@ const HEADERS: [Header; 3] = [
     Header {
         name: "kv_io_uring.h",
         guard: "KV_IO_URING_H",
-        about: "Whether io_uring is to be had, and a clock.",
-        sources: &["src/ffi/uring.rs"],
+        about: "Asynchronous reads, writes and syncs on descriptors of the caller, through io_uring or threads.\n \
+                * docs/C_API.md holds the rules common to all functions: handles, ownership, threads, errors, callbacks, fork.",
+        sources: &[
+            "src/ffi/uring/types.rs",
+            "src/ffi/uring/config.rs",
+            "src/ffi/uring/ring.rs",
+            "src/ffi/uring/request.rs",
+            "src/ffi/uring/batch.rs",
+            "src/ffi/uring/stats.rs",
+        ],
         system: &[
             "stdint.h",
             "stdbool.h",
@@ -57,7 +65,16 @@ const HEADERS: [Header; 3] = [
         ],
         own: &["kv_error.h"],
         macros: None,
-        types: &[],
+        types: &[
+            "kv_uring_op_type_t",
+            "kv_uring_req_status_t",
+            "kv_uring_t",
+            "kv_uring_batch_t",
+            "kv_uring_config_t",
+            "kv_uring_request_t",
+            "kv_uring_callback_t",
+            "kv_uring_stats_t",
+        ],
     },
     Header {
         name: "kv_async_batch_io.h",
@@ -110,6 +127,10 @@ fn generate(header: &Header) -> String {
     for (inside, outside) in [
         ("kv_async_batch_op_type_raw", "enum kv_async_batch_op_type_e"),
         ("kv_async_batch_status_raw", "enum kv_async_batch_status_e"),
+        ("kv_uring_op_type_raw", "enum kv_uring_op_type_e"),
+        ("kv_uring_req_status_raw", "enum kv_uring_req_status_e"),
+        ("iovec_raw", "struct iovec"),
+        ("timespec_raw", "struct timespec"),
         ("kv_bool_raw", "bool"),
     ] {
         config.export.rename.insert(inside.to_owned(), outside.to_owned());

@@ -51,6 +51,52 @@ FROZEN(KV_ASYNC_BATCH_DEFAULT_TIMEOUT_MS == 10000);
 FROZEN(KV_ASYNC_BATCH_MAX_CONCURRENT == 64);
 FROZEN(KV_LOG_DEBUG == 0 && KV_LOG_INFO == 1 && KV_LOG_WARN == 2 && KV_LOG_ERROR == 3 && KV_LOG_FATAL == 4);
 
+FROZEN(sizeof(struct kv_uring_config_s) == 40);
+FROZEN(offsetof(kv_uring_config_t, use_kernel_sqe_thread) == 10);
+FROZEN(offsetof(kv_uring_config_t, allocator) == 32);
+FROZEN(sizeof(struct kv_uring_request_s) == 160);
+FROZEN(offsetof(kv_uring_request_t, iovecs) == 48);
+FROZEN(offsetof(kv_uring_request_t, result) == 80);
+FROZEN(offsetof(kv_uring_request_t, owns_buffer) == 136);
+FROZEN(offsetof(kv_uring_request_t, prev) == 152);
+FROZEN(sizeof(struct kv_uring_stats_s) == 184);
+FROZEN(offsetof(kv_uring_stats_t, write_throughput) == 176);
+FROZEN(sizeof(kv_uring_op_type_t) == sizeof(int) && sizeof(enum kv_uring_req_status_e) == sizeof(int));
+FROZEN(KV_URING_OP_FALLOCATE == 8 && KV_URING_REQ_CANCELLED == 4);
+FROZEN(KV_URING_MAX_QUEUE_DEPTH == 4096 && KV_URING_MAX_BATCH_SIZE == 256);
+
+static void on_request(struct kv_uring_request_s *req, int result, void *data) {
+    kv_uring_request_t *same = req;
+    (void)same;
+    (void)result;
+    (void)data;
+}
+
+int use_ring(void);
+int use_ring(void) {
+    kv_uring_config_t *config = kv_uring_config_create();
+    kv_uring_callback_t callback = on_request;
+    kv_uring_t *ring = kv_uring_create(config);
+    struct kv_uring_s *same_ring = ring;
+    struct iovec pieces[1] = {{NULL, 0}};
+    const struct iovec *same_pieces = pieces;
+    kv_uring_stats_t stats;
+    char bytes[8];
+    int sum = kv_uring_config_set_sq_poll(config, true, 1000u) + kv_uring_start(same_ring);
+    kv_uring_request_t *req = kv_uring_read_async(ring, 0, bytes, sizeof bytes, 0, callback, NULL);
+    enum kv_uring_req_status_e status = kv_uring_request_status(req);
+    struct kv_uring_batch_s *batch = kv_uring_batch_create(ring, 8);
+    kv_uring_batch_t *same_batch = batch;
+    req = kv_uring_writev_async(ring, 0, same_pieces, 1, 0, on_request, NULL);
+    req = kv_uring_readv_async(ring, 0, pieces, 1, 0, NULL, NULL);
+    sum += kv_uring_batch_add_write(same_batch, 0, "bytes", 5, 0, callback, NULL) + kv_uring_batch_submit(ring, batch);
+    sum += kv_uring_wait_request(ring, req, 0) + kv_uring_get_stats(ring, &stats) + (int)kv_uring_get_latency(ring, KV_URING_OP_READ);
+    printf("%s %s\n", kv_uring_op_name(KV_URING_OP_READ), kv_uring_status_name(status));
+    kv_uring_destroy(ring);
+    kv_uring_config_destroy(config);
+    return sum;
+}
+
 static void on_operation(kv_async_batch_operation_t *op, int result, void *user_data) {
     struct kv_async_batch_operation_s *same = op;
     (void)same;

@@ -30,6 +30,18 @@ pub const GROUP_LARGE_BYTES: usize = 1 << 20;
 /// Groups that may be in flight (staged and not yet published) at the same time.
 pub const GROUPS_IN_FLIGHT_MAX: usize = 4;
 
+/// Most requests that a ring of `kv_io_uring.h` has in flight (`KV_URING_MAX_QUEUE_DEPTH`).
+pub const URING_DEPTH_MAX: u32 = 4096;
+
+/// Most requests in one of its batches (`KV_URING_MAX_BATCH_SIZE`).
+pub const URING_BATCH_MAX: usize = 256;
+
+/// Largest `buffer_size` that its configuration accepts, in bytes (`KV_URING_MAX_BUFFER_SIZE`).
+pub const URING_BUFFER_BYTES_MAX: usize = 16 << 20;
+
+/// Most bytes that one of its requests transfers: the result has to fit into a C `int`.
+pub const URING_TRANSFER_BYTES_MAX: usize = i32::MAX as usize;
+
 /// A store remembers what became of so many batches, the newest that were committed.
 pub const OUTCOME_IDS_MAX: u64 = 1 << 20;
 

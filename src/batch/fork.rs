@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 static STARTS: AtomicUsize = AtomicUsize::new(0);
 static FORKED_CHILD: AtomicBool = AtomicBool::new(false);
 
-/// Notes that a manager is being started in this process: from here on there may be threads, files and locks.
-pub(super) fn mark_started() {
+/// Notes that a manager or a ring is being started in this process: from here on there may be threads, files and locks.
+pub fn mark_started() {
     STARTS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Notes that it could not be started after all: it has left nothing behind that a child would have to keep off.
-pub(super) fn unmark_started() {
+pub fn unmark_started() {
     STARTS.fetch_sub(1, Ordering::Relaxed);
 }
 
-/// Whether a manager was ever started in this process or, before the fork, in its parent.
+/// Whether a manager or a ring was ever started in this process or, before the fork, in its parent.
 pub fn was_started() -> bool {
     STARTS.load(Ordering::Relaxed) > 0
 }
@@ -30,7 +30,7 @@ pub fn mark_forked_child() {
     }
 }
 
-/// Whether this process was forked from one that had started a manager.
+/// Whether this process was forked from one that had started a manager or a ring.
 #[inline]
 pub fn is_forked_child() -> bool {
     FORKED_CHILD.load(Ordering::Relaxed)

@@ -10,5 +10,17 @@ pub type kv_async_batch_op_type_raw = libc::c_int;
 /// `enum kv_async_batch_status_e` in C.
 pub type kv_async_batch_status_raw = libc::c_int;
 
+/// `enum kv_uring_op_type_e` in C.
+pub type kv_uring_op_type_raw = libc::c_int;
+
+/// `enum kv_uring_req_status_e` in C.
+pub type kv_uring_req_status_raw = libc::c_int;
+
+/// `struct iovec` in C.
+pub type iovec_raw = libc::iovec;
+
+/// `struct timespec` in C.
+pub type timespec_raw = libc::timespec;
+
 /// `bool` in a struct that C filled in: anything but 0 is true.
 pub type kv_bool_raw = u8;

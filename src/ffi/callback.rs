@@ -78,7 +78,7 @@ fn chars(bytes: &[u8]) -> *mut c_char {
 /// leaves a callback ends the process here, with a message, before it can tear through the library's frames.
 /// `errno` is kept: what a callback leaves there is not the business of a thread that waits.
 #[allow(improper_ctypes_definitions)] // never called by C: "C" is here for that one property
-extern "C" fn without_unwinding(call: &mut dyn FnMut()) {
+pub(in crate::ffi) extern "C" fn without_unwinding(call: &mut dyn FnMut()) {
     let errno = Errno::keep();
     call();
     errno.give_back();

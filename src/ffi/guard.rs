@@ -90,7 +90,7 @@ fn inside_allocator() -> Error {
 fn forked() -> Error {
     Error::new(
         Code::INVALID_STATE,
-        "this process was forked from one that had started a manager, and neither threads nor files came along: \
+        "this process was forked from one that had started a manager or a ring, and neither threads nor files came along: \
          use the library in the parent, or in the child after exec",
     )
 }

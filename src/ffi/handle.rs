@@ -9,11 +9,13 @@
 //! that no program has, the low four are 0, as those of an address from malloc.
 
 use super::types::{kv_async_batch_context_t, kv_async_batch_manager_t};
+use super::uring::types::{kv_uring_batch_t, kv_uring_t};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::random::{Random, secret_u64};
 use crate::base::sync::Mutex;
 use crate::batch::{self, Context, Manager};
+use crate::uring::{Batch, Ring};
 use std::cell::UnsafeCell;
 use std::ops::Deref;
 use std::ptr;
@@ -22,6 +24,10 @@ use std::sync::{Arc, OnceLock};
 
 static MANAGERS: Table<Manager> = Table::new(3);
 static CONTEXTS: Table<Context> = Table::new(5);
+static RINGS: Table<Ring> = Table::new(6);
+static RING_BATCHES: Table<Batch> = Table::new(7);
+/// The kinds that a token can be of.
+const KINDS: [usize; 4] = [3, 5, 6, 7];
 
 /// The manager behind a handle.
 pub fn manager(token: *const kv_async_batch_manager_t) -> Result<Pinned<Manager>> {
@@ -34,6 +40,38 @@ pub fn manager(token: *const kv_async_batch_manager_t) -> Result<Pinned<Manager>
 pub fn context(token: *const kv_async_batch_context_t) -> Result<Pinned<Context>> {
     let token = token.addr();
     CONTEXTS.pin(token).ok_or_else(|| CONTEXTS.refusal(token, "ctx", "kv_async_batch_create()"))
+}
+
+/// The ring behind a handle.
+pub fn ring(token: *const kv_uring_t) -> Result<Pinned<Ring>> {
+    let token = token.addr();
+    RINGS.pin(token).ok_or_else(|| RINGS.refusal(token, "uring", "kv_uring_create()"))
+}
+
+/// The batch of a ring behind a handle.
+pub fn ring_batch(token: *const kv_uring_batch_t) -> Result<Pinned<Batch>> {
+    let token = token.addr();
+    RING_BATCHES.pin(token).ok_or_else(|| RING_BATCHES.refusal(token, "batch", "kv_uring_batch_create()"))
+}
+
+/// A handle for a new ring.
+pub fn give_ring(ring: Arc<Ring>) -> Result<*mut kv_uring_t> {
+    Ok(ptr::without_provenance_mut(RINGS.insert(ring)?))
+}
+
+/// A handle for a new batch of a ring.
+pub fn give_ring_batch(batch: Arc<Batch>) -> Result<*mut kv_uring_batch_t> {
+    Ok(ptr::without_provenance_mut(RING_BATCHES.insert(batch)?))
+}
+
+/// Takes a ring's handle out of use once what comes back is dropped; `None` if somebody else has done so, or does.
+pub fn close_ring(token: *const kv_uring_t) -> Option<Closing<Ring>> {
+    RINGS.close(token.addr())
+}
+
+/// The same for a batch of a ring.
+pub fn close_ring_batch(token: *const kv_uring_batch_t) -> Option<Closing<Batch>> {
+    RING_BATCHES.close(token.addr())
 }
 
 /// A handle for a new manager.
@@ -173,10 +211,10 @@ impl<T: Send + Sync> Table<T> {
             return Error::new(Code::NULL_POINTER, text);
         }
         let kind = token >> KIND_SHIFT;
-        let why = if kind != self.kind && (kind == MANAGERS.kind || kind == CONTEXTS.kind) {
+        let why = if kind != self.kind && KINDS.contains(&kind) {
             "is the handle of something else"
         } else if self.decode(token).is_some() {
-            "was destroyed, or its manager was"
+            "was destroyed, or what it belongs to was"
         } else {
             "is no handle of this library"
         };

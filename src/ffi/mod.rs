@@ -4,7 +4,7 @@
 //! |-----------------------|------------------|----------------------------------------------------|
 //! | `kv_error.h`          | `error_types.rs` | `error.rs`, `variadic.rs` (with `variadic.c`)      |
 //! | `kv_async_batch_io.h` | `types.rs`       | `config.rs`, `manager.rs`, `batch.rs`, `stats.rs`  |
-//! | `kv_io_uring.h`       |                  | `uring.rs`                                         |
+//! | `kv_io_uring.h`       | `uring/types.rs` | `uring/config.rs`, `ring.rs`, `request.rs`, `batch.rs`, `stats.rs` |
 //!
 //! cbindgen makes the headers from these files: their comments are what a C programmer reads (`tests/headers.rs`).
 //! Around them: `guard` (panics, `errno`, forked children, last error), `handle` (tokens for managers and batches),

@@ -11,6 +11,7 @@ mod lock;
 mod pool;
 mod ring;
 mod sys;
+pub mod transfer;
 
 pub use lock::close_locks_in_child;
 
