@@ -12,7 +12,7 @@ use super::NativeEngine;
 use super::chunks::{Chunk, file_name};
 use super::commit::Staged;
 use super::compactor::Pace;
-use super::frame::CHUNK_HEADER_LEN;
+use super::frame::{CHUNK_HEADER_LEN, LogEnd};
 use super::index::Place;
 use super::manifest::{self, Manifest};
 use super::pack::Packer;
@@ -79,13 +79,18 @@ impl NativeEngine {
             return Ok(()); // it stays, and one that is damaged is not picked again
         }
         let outcomes = self.outcomes.lock().clone(); // of what is durable behind the sync
+        // The chunk in which the log stands says so: it stays until there is another.
+        let published_chunk = self.log.published_chunk();
+        let mut victims = vec![Arc::clone(victim)];
+        victims.extend(self.chunks.by_age().into_iter().filter(|chunk| chunk.id != victim.id && chunk.is_empty()));
+        victims.retain(|chunk| chunk.id < published_chunk);
         if !planted(Bug::ManifestBeforeSync) {
             self.sync_in_turn()?;
         }
-        // The chunk in which the log stands says so: it stays until there is another.
-        if victim.id < self.log.published_chunk() {
-            self.remove(victim, outcomes)?;
-            add(&self.counters.chunks_removed, 1);
+        if !victims.is_empty() {
+            self.remove(&victims, outcomes)?;
+            add(&self.counters.chunks_removed, victims.len() as u64);
+            self.look_behind();
         }
         Ok(())
     }
@@ -204,7 +209,7 @@ impl NativeEngine {
     }
 
     /// Takes a chunk, of which nothing is needed any more, out of the store.
-    fn remove(&self, victim: &Arc<Chunk>, outcomes: Outcomes) -> Result<()> {
+    fn remove(&self, victims: &[Arc<Chunk>], outcomes: Outcomes) -> Result<()> {
         let chunks = self.chunks.by_age();
         let durable = self.log.durable();
         // The manifest speaks for all chunks before the first that is not yet sealed and durable as a whole: what was
@@ -214,6 +219,7 @@ impl NativeEngine {
             Some(unsettled) => unsettled.id - 1,
             None => self.log.last_chunk(), // also for those that were begun and given up
         };
+        let stays = |end: &LogEnd| victims.iter().all(|victim| victim.id != end.chunk) && end.valid_bytes > CHUNK_HEADER_LEN as u64;
         let mut numbers = self.manifests.lock();
         let manifest = Manifest {
             store: self.log.store(),
@@ -222,20 +228,22 @@ impl NativeEngine {
             newest: chunks.last().map_or(0, |newest| newest.id),
             watermark: if planted(Bug::ManifestWithoutWitness) { 0 } else { durable },
             // A chunk that was begun and never used says nothing.
-            chunks: settled.into_iter().filter(|end| end.chunk != victim.id && end.valid_bytes > CHUNK_HEADER_LEN as u64).collect(),
+            chunks: settled.into_iter().filter(stays).collect(),
             outcomes,
         };
         numbers.next += 1;
         if planted(Bug::UnlinkBeforeManifest) {
-            let _ = self.log.dir().remove(&file_name(victim.id));
+            victims.iter().for_each(|victim| drop(self.log.dir().remove(&file_name(victim.id))));
         }
         let name = manifest::file_name(manifest.number);
         manifest::write(&**self.log.dir(), &manifest)
             .map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;
         let dir = self.log.dir();
-        self.chunks.remove(victim)?;
         // Whatever of this is lost in a crash, the next open does again: the manifest does not name these files.
-        let _ = dir.remove(&file_name(victim.id));
+        for victim in victims {
+            self.chunks.remove(victim)?;
+            let _ = dir.remove(&file_name(victim.id));
+        }
         let older = numbers.in_force.replace(manifest.number);
         if let Some(obsolete) = std::mem::replace(&mut numbers.before, older) {
             let _ = dir.remove(&manifest::file_name(obsolete));

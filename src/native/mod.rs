@@ -190,6 +190,7 @@ impl NativeEngine {
         };
         turn.publish(|| self.publish(staged, written, group))?;
         self.wake_compactor();
+        self.hold_back(|| group.iter().flat_map(|member| member.writes.ops).map(|op| u64::from(op.len)).sum());
         Ok(())
     }
 
