@@ -74,6 +74,14 @@ pub enum Bug {
     CallbackTwice = 33,
     /// Whoever waits for a batch is not woken when it has ended.
     LostWakeup = 34,
+    /// The cut that a failed write has made is forgotten when the group behind it was being staged meanwhile.
+    CutForgotten = 35,
+    /// Compaction decides what is current before it has the log for itself.
+    CompactionTooEarly = 36,
+    /// A manifest counts a chunk among those that are gone which was begun while the manifest was drawn up.
+    ManifestCoversMore = 38,
+    /// Readers can come in between the batches of a group, and between the writes of a batch.
+    VisibleInParts = 37,
 }
 
 #[cfg(feature = "planted")]

@@ -234,7 +234,7 @@ impl Log {
         let end = LogEnd { chunk: place.chunk.id, valid_bytes: place.offset + frame_len, last_seq: place.last_seq, digest };
         let mut state = self.state.lock();
         // A write before this one may have failed in between: then the log goes on behind that, and this group is given up.
-        if state.generation == place.generation {
+        if state.generation == place.generation || planted(Bug::CutForgotten) {
             state.end = end;
         }
         end

@@ -26,7 +26,7 @@ mod recovery;
 mod replay;
 mod scan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tools;
 mod window;
 

@@ -13,12 +13,14 @@ mod faults;
 mod format;
 mod found;
 mod golden;
-mod model;
+mod histories;
+pub(crate) mod history;
+pub(crate) mod model;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;
 mod rot;
-mod sweep;
+pub(crate) mod sweep;
 mod workload;
 
 use std::cell::Cell;
