@@ -36,7 +36,7 @@ const REAL_ONE_IN: u64 = 16;
 
 /// What can go wrong while the store is open.
 #[derive(Clone, Copy, Debug, Default)]
-struct Mishaps {
+pub(crate) struct Mishaps {
     /// The disk is full at times.
     space: bool,
     /// A sync or a durable write fails.
@@ -44,7 +44,7 @@ struct Mishaps {
     /// The machine stops at this step; 0: it does not.
     crash_at: u64,
     /// The store is closed while it is in use.
-    closing: bool,
+    pub closing: bool,
 }
 
 impl Mishaps {
@@ -68,11 +68,11 @@ impl Mishaps {
 
 /// A run: a disk, and how its store is used.
 #[derive(Clone, Debug)]
-struct Run {
+pub(crate) struct Run {
     seed: u64,
-    clients: usize,
-    actions: u64,
-    keys: usize,
+    pub clients: usize,
+    pub actions: u64,
+    pub keys: usize,
     durable_of_8: u64,
     options: Options,
     faults: Faults,
@@ -111,13 +111,13 @@ impl Run {
 }
 
 /// A store while it is in use.
-struct Session<'a> {
-    run: &'a Run,
-    engine: Arc<NativeEngine>,
-    /// Whether the machine has stopped; never on the real disk.
+pub(crate) struct Session<'a> {
+    pub run: &'a Run,
+    pub engine: Arc<NativeEngine>,
+    /// `None`: a real one.
     disk: Option<&'a SimDisk>,
-    mishaps: Mishaps,
-    clock: Clock,
+    pub mishaps: Mishaps,
+    pub clock: Clock,
     version: &'a AtomicU32,
     over: AtomicBool,
     images: Mutex<Vec<Image>>,
@@ -138,22 +138,29 @@ impl<'a> Session<'a> {
         Session { run, engine, disk, mishaps, clock, version, over, images }
     }
 
-    fn crashed(&self) -> bool {
+    /// A version that no key has had.
+    pub(crate) fn new_version(&self) -> u32 {
+        self.version.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Whether the machine has stopped.
+    pub(crate) fn crashed(&self) -> bool {
         self.disk.is_some_and(SimDisk::crashed)
     }
 
-    fn check(&self, error: &Error) {
+    /// What went wrong with the disk must be the reason for `error`.
+    pub(crate) fn check(&self, error: &Error) {
         assert!(self.mishaps.explain(error), "{:?} does not explain this: {error} (in doubt: {})", self.mishaps, error.in_doubt);
     }
 
-    /// All threads, from their first action to their last. What they saw.
-    fn play(&self, rng: &mut Random, base: State) -> History {
+    /// All threads, from their first action to their last, with misfortune beside them. What they saw.
+    pub(crate) fn play(&self, rng: &mut Random, base: State, client: &(dyn Fn(usize, Random) -> History + Sync)) -> History {
         let mut history = History::new(base);
         std::thread::scope(|scope| {
             let clients: Vec<_> = (0..self.run.clients)
-                .map(|client| {
+                .map(|number| {
                     let rng = Random::new(rng.next_u64());
-                    spawn_scoped("client", scope, move || Client { session: self, client, rng }.play()).expect("a thread")
+                    spawn_scoped("client", scope, move || client(number, rng)).expect("a thread")
                 })
                 .collect();
             let rng = Random::new(rng.next_u64());
@@ -220,6 +227,14 @@ impl<'a> Session<'a> {
     }
 }
 
+/// How a store is used by those who call it: what they saw.
+pub(crate) type Way = fn(&Session<'_>, &mut Random, State) -> History;
+
+/// Each thread calls the engine itself, as executors would.
+fn by_calls(session: &Session<'_>, rng: &mut Random, base: State) -> History {
+    session.play(rng, base, &|client, rng| Client { session, client, rng }.play())
+}
+
 /// One thread that uses the store.
 struct Client<'a> {
     session: &'a Session<'a>,
@@ -284,7 +299,7 @@ impl Client<'_> {
     fn batch(&mut self) -> Batch {
         let count = if self.rng.one_in(2) { 2 } else { 1 + self.rng.below(8) };
         let effects = self.some_keys(count).into_iter().map(|key| {
-            let version = self.session.version.fetch_add(1, Ordering::Relaxed);
+            let version = self.session.new_version();
             (key, if self.rng.one_in(5) { 0 } else { version })
         });
         let effects: Vec<Effect> = effects.collect();
@@ -348,6 +363,7 @@ impl Client<'_> {
 /// Sessions of a run, one after the other.
 struct Play<'a> {
     run: Run,
+    way: Way,
     rng: Random,
     version: AtomicU32,
     counts: &'a mut Counts,
@@ -380,14 +396,14 @@ impl Play<'_> {
     fn session(&mut self, engine: Arc<NativeEngine>, disk: &SimDisk, mishaps: Mishaps, base: State) -> (SimDisk, State) {
         let run = self.run.clone();
         let session = Session::new(&run, engine, Some(disk), mishaps, &self.version);
-        let mut history = session.play(&mut self.rng, base);
+        let mut history = (self.way)(&session, &mut self.rng, base);
         disk.set_space(None);
         disk.fail_no_more();
         let mut images = std::mem::take(&mut *session.images.lock());
         images.push(session.image(disk, &mut self.rng));
-        let began = session.clock.now();
+        let (began, closed) = (session.clock.now(), session.engine.check_open().is_err());
         match session.engine.close() {
-            Ok(()) if mishaps.closing => {} // the first to close it was told how that went
+            Ok(()) if closed => {} // who closed it was told how that went
             Ok(()) => history.syncs.push((began, session.clock.now())),
             Err(error) => session.check(&error),
         }
@@ -418,7 +434,7 @@ impl Play<'_> {
             assert_eq!(state_of(&engine).expect("the store can be read"), base, "opened again");
             let mishaps = Mishaps { closing: self.rng.one_in(4), ..Mishaps::default() };
             let session = Session::new(&self.run, engine, None, mishaps, &self.version);
-            let mut history = session.play(&mut self.rng, base);
+            let mut history = (self.way)(&session, &mut self.rng, base);
             session.engine.close().expect("the store closes");
             history.check(&[]).unwrap_or_else(|text| panic!("{:?}\n{mishaps:?}\n{text}", self.run));
             base = history.last_state();
@@ -427,23 +443,32 @@ impl Play<'_> {
     }
 }
 
-/// Tries one run. A violation is a panic.
-pub fn try_run(seed: u64, counts: &mut Counts) {
-    let run = Run::draw(seed);
-    shaken::shake(seed << 1 | 1);
-    counts.add("runs", 1);
-    let mut play = Play { rng: Random::new(!seed), version: AtomicU32::new(1), counts, run };
-    if seed % REAL_ONE_IN == REAL_ONE_IN - 1 {
-        play.on_real_disk()
-    } else {
-        play.on_simulated_disk()
+/// Shakes the locks of this thread, and of those it starts, until it is dropped.
+struct Shaken;
+
+impl Drop for Shaken {
+    fn drop(&mut self) {
+        shaken::shake(0);
     }
-    shaken::shake(0);
 }
 
-const SWEEP: Sweep = Sweep { test: "native::tests::histories::many_threads_agree", title: "histories", cases: [48, 1500], stride: 1 };
+/// Tries one run. A violation is a panic.
+pub(crate) fn try_run(seed: u64, way: Way, counts: &mut Counts) {
+    shaken::shake(seed << 1 | 1);
+    let _shaken = Shaken;
+    counts.add("runs", 1);
+    let mut play = Play { run: Run::draw(seed), way, rng: Random::new(!seed), version: AtomicU32::new(1), counts };
+    if seed % REAL_ONE_IN == REAL_ONE_IN - 1 { play.on_real_disk() } else { play.on_simulated_disk() }
+}
+
+/// The same, by calls of the engine.
+pub fn try_calls(seed: u64, counts: &mut Counts) {
+    try_run(seed, by_calls, counts);
+}
+
+const SWEEP: Sweep = Sweep { test: "native::tests::histories::many_threads_agree", title: "histories", cases: [100, 2000], stride: 1 };
 
 #[test]
 fn many_threads_agree() {
-    SWEEP.run(try_run);
+    SWEEP.run(try_calls);
 }

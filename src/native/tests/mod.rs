@@ -13,7 +13,7 @@ mod faults;
 mod format;
 mod found;
 mod golden;
-mod histories;
+pub(crate) mod histories;
 pub(crate) mod history;
 pub(crate) mod model;
 #[cfg(feature = "planted")]

@@ -4,7 +4,7 @@
 //! `cargo test --features planted --lib planted::`.
 
 use super::sweep::{Counts, say};
-use super::{bounded, calls, compaction, compound, crash, faults, found, rot};
+use super::{bounded, calls, compaction, compound, crash, faults, found, histories, rot};
 use crate::base::planted::{Bug, with_planted};
 use std::panic::resume_unwind;
 use std::time::Instant;
@@ -34,6 +34,10 @@ fn rotten_stores() {
     some((0..256).step_by(37), rot::try_part);
 }
 
+fn many_threads() {
+    some(0..600, histories::try_calls);
+}
+
 /// A large test, and a part of it.
 type Part = (&'static str, fn());
 
@@ -46,8 +50,10 @@ const PROGRAMS: Part = ("bounded::every_short_program_survives_every_crash", eve
 const COMPOUND: Part = ("compound::one_misfortune_after_another", misfortunes);
 const ROT: Part = ("rot::every_damage_is_refused_or_harmless", rotten_stores);
 
+const HISTORIES: Part = ("histories::many_threads_agree", many_threads);
+
 /// Caught by the large tests: most of these by several of them.
-const BY_SWEEPS: [(Bug, Part); 21] = [
+const BY_SWEEPS: [(Bug, Part); 25] = [
     (Bug::AckBeforeSync, PROGRAMS),
     (Bug::SkipDirectorySync, PROGRAMS),
     (Bug::AcceptZeroTail, ROT),
@@ -69,6 +75,10 @@ const BY_SWEEPS: [(Bug, Part); 21] = [
     (Bug::ManifestNotSynced, CALLS),
     (Bug::UnlinkBeforeManifest, COMPOUND),
     (Bug::ManifestWithoutWitness, ROT),
+    (Bug::CutForgotten, HISTORIES),
+    (Bug::CompactionTooEarly, HISTORIES),
+    (Bug::VisibleInParts, HISTORIES),
+    (Bug::ManifestCoversMore, HISTORIES),
 ];
 
 /// Caught by a test of its own kind.
