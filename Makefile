@@ -8,6 +8,8 @@ CARGO      ?= cargo
 FILES      ?= /usr/include
 # For bench: make bench ARGS="--runs 5 only=get"
 ARGS       ?=
+# For endurance.
+MINUTES    ?= 10
 
 export TARGET_DIR_ABS := $(abspath $(TARGET_DIR))
 EXAMPLES := $(MAKE) --no-print-directory -C examples-c TARGET_DIR=$(TARGET_DIR_ABS) FILES=$(FILES)
@@ -38,11 +40,20 @@ examples: lib
 valgrind:
 	@.ci/test valgrind
 
-##  make bench      the benchmark through the C API; ARGS="--help" for its options
-bench: lib $(TARGET_DIR)/bench/bench
+##  make bench      the benchmarks through the C API; with ARGS (try "--help") only the one for speed
+bench: lib $(TARGET_DIR)/bench/bench $(TARGET_DIR)/bench/storage
 	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores $(ARGS)
+	@[ -n "$(ARGS)" ] || { echo; $(TARGET_DIR)/bench/storage --store $(TARGET_DIR)/bench/stores; }
 
-$(TARGET_DIR)/bench/bench: benches/bench.c benches/support.h $(wildcard include/kvserver/*.h)
+##  make bench-storage  bytes on disk and written, time to open, memory per key, through the C API
+bench-storage: lib $(TARGET_DIR)/bench/storage
+	@$(TARGET_DIR)/bench/storage --store $(TARGET_DIR)/bench/stores $(ARGS)
+
+##  make endurance  a mixed load for MINUTES (10); fails if memory, descriptors or disk keep growing
+endurance: lib $(TARGET_DIR)/bench/storage
+	@$(TARGET_DIR)/bench/storage --store $(TARGET_DIR)/bench/stores --minutes $(MINUTES) only=endurance $(ARGS)
+
+$(TARGET_DIR)/bench/%: benches/%.c benches/support.h $(wildcard include/kvserver/*.h)
 	@mkdir -p $(TARGET_DIR)/bench
 	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Wpedantic $(CFLAGS) -Iinclude $< -L$(LIB_DIR) -lkvbatch -Wl,-rpath,$(abspath $(LIB_DIR)) -o $@
 
@@ -72,4 +83,4 @@ lint:
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind bench soak cli coverage headers lint clean
+.PHONY: all help lib demo test examples valgrind bench bench-storage endurance soak cli coverage headers lint clean

@@ -1,6 +1,6 @@
 /*
- * support.h: what stands behind the rows of bench.c. Options, the keys and values that are stored, directories, clock
- * and quantiles. Included once, by bench.c alone.
+ * support.h: what stands behind the figures of bench.c and storage.c. Options, the keys and values that are stored,
+ * directories, clock and quantiles. Each of the two includes it once.
  */
 #ifndef KVBATCH_BENCH_SUPPORT_H
 #define KVBATCH_BENCH_SUPPORT_H
@@ -86,7 +86,7 @@ static void *memory(size_t bytes)
     return p;
 }
 
-static void note_latency(double seconds_taken)
+static inline void note_latency(double seconds_taken)
 {
     if (latency != NULL)
         latency[latencies++] = seconds_taken;
@@ -97,7 +97,7 @@ static const char *key_of(size_t i)
     return keys + i * KEY_BYTES;
 }
 
-static const char *value_of(size_t i)
+static inline const char *value_of(size_t i)
 {
     return pool + 8 * i;
 }

@@ -302,6 +302,37 @@ static void failed_write(bool fsync_on) {
 TEST(a_failed_write_with_fsync) { failed_write(true); }
 TEST(a_failed_write_without_fsync) { failed_write(false); }
 
+/* What each errno of a write means to its batch, and to those behind it. */
+TEST(each_errno_of_a_write_has_its_answer) {
+    static const struct { int error, code, goes_on; } rows[] = {
+        {ENOSPC, KV_ERR_DISK_FULL, 1}, {EDQUOT, KV_ERR_DISK_FULL, 1}, {EFBIG, KV_ERR_DISK_FULL, 1}, {EAGAIN, KV_ERR_IO, 1},
+        {ENOMEM, KV_ERR_MEM, 1},       {EIO, KV_ERR_IO, 0},           {EROFS, KV_ERR_IO, 0},       {EACCES, KV_ERR_IO, 0},
+        {ESTALE, KV_ERR_IO, 0},        {ENODEV, KV_ERR_IO, 0},        {EBADF, KV_ERR_IO, 0},       {EFAULT, KV_ERR_IO, 0},
+        {EINVAL, KV_ERR_IO, 0},
+    };
+    setenv("KVBATCH_STORE", "file:errno-store?beat_idle_ms=0&min_fill_rate=0&checkpoint_log_bytes=0", 1); /* so that nobody else writes */
+    for (size_t i = 0; i < 2 * sizeof rows / sizeof *rows; i++) {
+        config_t c = with_fsync(i % 2);
+        manager_t *m = open_with(&c);
+        char key[32];
+        int in_doubt = 0, error = rows[i / 2].error;
+        snprintf(key, sizeof key, "key%zu", i);
+        put_one(m, "before", key);
+        fail_with(&disk_write, error, 1);
+        CHECK_CODE(try_put(m, key, "v", &in_doubt), rows[i / 2].code);
+        heal(&disk_write);
+        CHECK_CODE(try_put(m, "later", key, NULL), rows[i / 2].goes_on ? KV_SUCCESS : KV_ERR_IO);
+        EXPECT(m, "before", key);
+        EXPECT_MISS(m, key);
+        close_roughly(m);
+        m = open_with(&c);
+        EXPECT(m, "before", key);
+        if (!in_doubt || rows[i / 2].goes_on) EXPECT_MISS(m, key);
+        if (rows[i / 2].goes_on) EXPECT(m, "later", key);
+        close_manager(m);
+    }
+}
+
 TEST(short_and_interrupted_writes_are_completed) {
     static char bytes[300000];
     uint64_t seed = 5;

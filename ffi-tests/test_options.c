@@ -33,8 +33,8 @@ static size_t chunks_when_filled(const char *url, const char *path) {
 }
 
 TEST(an_option_in_the_url_has_its_effect) {
-    CHECK_EQ_INT(chunks_when_filled("file:plain?min_fill_rate=0", "plain"), 1);
-    CHECK(chunks_when_filled("file:small?min_fill_rate=0&chunk_bytes=4m", "small") >= 4);
+    CHECK_EQ_INT(chunks_when_filled("file:plain?min_fill_rate=0&prepare_chunks=false", "plain"), 1);
+    CHECK(chunks_when_filled("file:small?min_fill_rate=0&chunk_bytes=4m&prepare_chunks=false", "small") >= 4);
 }
 
 TEST(several_options_and_escapes) {

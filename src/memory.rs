@@ -6,8 +6,9 @@ use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::random;
-use crate::base::sync::{Arc, RwLock};
+use crate::base::sync::{Arc, Mutex, RwLock};
 use crate::engine::counters::{AtomicCounters, add};
+use crate::engine::outcome::{BatchId, BatchOutcome, Outcomes};
 use crate::engine::record::{Kind, Record};
 use crate::engine::{Commit, Counters, Engine, IoReport, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, Turn, Turnstile};
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ pub struct MemoryEngine {
     line: Arc<Turnstile>,
     records: RwLock<Records>,
     counters: AtomicCounters,
+    opening: u64,
+    outcomes: Mutex<Outcomes>,
 }
 
 impl MemoryEngine {
@@ -32,6 +35,8 @@ impl MemoryEngine {
             line: Arc::default(),
             records: RwLock::default(),
             counters: AtomicCounters::default(),
+            opening: random::secret_u64(),
+            outcomes: Mutex::default(),
         })
     }
 
@@ -97,6 +102,9 @@ impl Engine for MemoryEngine {
                         Kind::Delete => records.remove(&op.hash),
                     };
                 }
+                if !member.writes.ops.is_empty() {
+                    self.outcomes.lock().add(BatchId { opening: self.opening, number: member.batch_id });
+                }
                 add(&self.counters.records, member.writes.ops.len() as u64);
                 add(&self.counters.batches, 1);
             }
@@ -136,6 +144,14 @@ impl Engine for MemoryEngine {
 
     fn sync(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn opening(&self) -> u64 {
+        self.opening
+    }
+
+    fn batch_outcome(&self, id: BatchId) -> BatchOutcome {
+        self.outcomes.lock().of(id, self.opening)
     }
 
     fn unsynced(&self) -> bool {

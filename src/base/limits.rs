@@ -29,3 +29,9 @@ pub const GROUP_LARGE_BYTES: usize = 1 << 20;
 
 /// Groups that may be in flight (staged and not yet published) at the same time.
 pub const GROUPS_IN_FLIGHT_MAX: usize = 4;
+
+/// A store remembers what became of so many batches, the newest that were committed.
+pub const OUTCOME_IDS_MAX: u64 = 1 << 20;
+
+/// They are kept as so many ranges at the most.
+pub const OUTCOME_RANGES_MAX: usize = 1 << 16;

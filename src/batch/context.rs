@@ -19,11 +19,15 @@ use crate::base::limits::BATCH_OPS_MAX;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::engine::BatchId;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 /// See the top of this file.
 pub struct Context {
     id: u64,
+    /// Given where the order of commits is fixed, to batches that write.
+    batch_id: OnceLock<BatchId>,
     pub(super) manager: Arc<Manager>,
     pub(super) edge: &'static dyn Edge,
     pub(super) edge_tag: AtomicUsize,
@@ -87,6 +91,7 @@ impl Context {
         };
         let context = Arc::new(Context {
             id: manager.next_id(),
+            batch_id: OnceLock::new(),
             manager: Arc::clone(manager),
             edge,
             edge_tag: AtomicUsize::new(0),
@@ -108,8 +113,13 @@ impl Context {
         self.id
     }
 
-    pub(super) fn batch_id(&self) -> u64 {
-        self.id
+    /// Names the batch for ever; from submit on, if it writes. `Manager::batch_outcome` takes it, also in another process.
+    pub fn batch_id(&self) -> Option<BatchId> {
+        self.batch_id.get().copied()
+    }
+
+    pub(super) fn set_batch_id(&self, id: BatchId) {
+        self.batch_id.get_or_init(|| id);
     }
 
     pub(super) fn settings(&self) -> &Settings {
@@ -170,7 +180,7 @@ impl Context {
         };
         work.complete = complete;
         let operations = work.ops.len() as u64;
-        let writes = work.census.puts + work.census.deletes + work.census.updates;
+        let writes = work.census.writes();
         let reads_only = writes == 0 && work.census.syncs == 0;
         let alone = work.census.updates > 0 || (self.settings().fail_fast && work.census.gets > 0 && writes > 0);
         let deadline = clock::deadline(self.settings().timeout_ms.into());

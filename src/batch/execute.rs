@@ -9,7 +9,7 @@ use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::log;
-use crate::engine::{Commit, Pin, ReadHints, Turn, Writes};
+use crate::engine::{Commit, NO_BATCH, Pin, ReadHints, Turn, Writes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -70,7 +70,7 @@ impl Lane {
             .iter_mut()
             .filter_map(|entry| {
                 let durable = entry.context.settings().enable_batch_fsync;
-                let batch_id = entry.context.batch_id();
+                let batch_id = entry.context.batch_id().map_or(NO_BATCH, |id| id.number);
                 let work = entry.work.as_mut()?;
                 Some(Commit {
                     batch_id,

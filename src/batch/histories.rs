@@ -12,7 +12,7 @@ use crate::base::hash::KeyHasher;
 use crate::base::random::Random;
 use crate::base::sync::atomic::{AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Mutex};
-use crate::engine::{Commit, Counters, Engine, IoReport, Pin, ReadHints, ReadOp, Reader, Turn};
+use crate::engine::{BatchId, BatchOutcome, Commit, Counters, Engine, IoReport, Pin, ReadHints, ReadOp, Reader, Turn};
 use crate::native::tests::histories::{Session, try_run};
 use crate::native::tests::history::{Fate, History, Read, Write};
 use crate::native::tests::model::{State, key_bytes, value_bytes, version_of};
@@ -58,6 +58,12 @@ impl Engine for Recorder {
     }
     fn sync(&self) -> Result<()> {
         self.engine.sync()
+    }
+    fn opening(&self) -> u64 {
+        self.engine.opening()
+    }
+    fn batch_outcome(&self, id: BatchId) -> BatchOutcome {
+        self.engine.batch_outcome(id)
     }
     fn unsynced(&self) -> bool {
         self.engine.unsynced()
@@ -182,7 +188,7 @@ impl Client<'_> {
         let ended = self.session.clock.now();
         let told = NOTES.0.lock().remove(&number).expect("noted");
         let durable = manager.settings().enable_batch_fsync || ops.iter().any(|op| op.0 == OpKind::Sync);
-        let overheard = self.recorder.commits.lock().remove(&id);
+        let overheard = id.and_then(|id| self.recorder.commits.lock().remove(&id.number));
         self.note(history, &ops, told, overheard, (began, ended), durable);
     }
 

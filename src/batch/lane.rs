@@ -14,7 +14,7 @@ use crate::base::error::{Error, Result};
 use crate::base::limits::{GROUP_BATCHES_MAX, GROUP_LARGE_BYTES, GROUP_SMALL_BYTES, GROUPS_IN_FLIGHT_MAX};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, spawn};
-use crate::engine::{Engine, Turn};
+use crate::engine::{BatchId, Engine, Turn};
 use std::collections::VecDeque;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -93,6 +93,8 @@ pub(super) struct Queue {
     pub reads: VecDeque<Entry>,
     queued_bytes: usize,
     last_write: u64,
+    /// Number of the last batch that got an id.
+    last_batch: u64,
     /// First numbers of the groups that are being committed.
     in_flight: Vec<u64>,
     alone: bool,
@@ -129,6 +131,7 @@ pub(super) struct User {
 /// See the top of this file.
 pub(super) struct Lane {
     pub engine: Arc<dyn Engine>,
+    opening: u64,
     pub queue: Mutex<Queue>,
     work: Condvar,
     linger: Condvar,
@@ -141,6 +144,7 @@ pub(super) struct Lane {
 impl Lane {
     pub fn new(engine: Arc<dyn Engine>) -> Arc<Lane> {
         Arc::new(Lane {
+            opening: engine.opening(),
             engine,
             queue: Mutex::default(),
             work: Condvar::new(),
@@ -246,6 +250,10 @@ impl Lane {
             queue.last_write += 1;
             entry.place = Place::Write { number: queue.last_write, alone };
             queue.queued_bytes += entry.record_bytes();
+            if entry.work.as_ref().is_some_and(|work| work.census.writes() > 0) {
+                queue.last_batch += 1;
+                entry.context.set_batch_id(BatchId { opening: self.opening, number: queue.last_batch });
+            }
             queue.writes.push_back(entry);
         }
         queue.submits += 1;

@@ -12,6 +12,7 @@ use crate::base::error::{Error, Result};
 use crate::base::log;
 use crate::base::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use crate::engine::{BatchId, BatchOutcome};
 use crate::store::{self, Store, StoreUrl};
 use std::collections::HashMap;
 use std::sync::Weak;
@@ -273,6 +274,14 @@ impl Manager {
             active_batches: self.flight.lock().batches,
             queued_operations: self.queued_operations.load(Ordering::Relaxed) as u32,
             ..tally.of_manager()
+        }
+    }
+
+    /// What became of a batch: of this manager or another, of this process or one before it. The manager must be running.
+    pub fn batch_outcome(&self, id: BatchId) -> Result<BatchOutcome> {
+        match &self.flight.lock().lane {
+            Some(lane) => Ok(lane.engine.batch_outcome(id)),
+            None => Err(Error::new(Code::INVALID_STATE, "the manager is not running: start it, then ask what became of a batch")),
         }
     }
 

@@ -5,6 +5,7 @@ use super::{Context, Manager, Settings, Status};
 use crate::base::code::Code;
 use crate::base::error::Result;
 use crate::base::sync::{Arc, Mutex};
+use crate::engine::{BatchId, BatchOutcome};
 
 type Seen = (OpKind, Vec<u8>, Option<Vec<u8>>, Code, usize);
 
@@ -158,6 +159,40 @@ fn many_threads_share_a_manager() {
         assert_eq!((stats.active_batches, stats.queued_operations, stats.failed_operations), (0, 0, 0));
         assert_eq!(stats.completed_operations, 8 * 20 * 20 + 2);
     });
+}
+
+#[test]
+fn a_batch_that_writes_has_an_id_for_ever() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("store");
+    let make = || {
+        let manager = Manager::create(Settings::default(), path.as_os_str().as_encoded_bytes()).expect("created");
+        manager.start().expect("started");
+        manager
+    };
+    let manager = make();
+    let batch = |ops: &[(OpKind, &str)]| {
+        let context = Context::create(&manager, 0, &NOTES).expect("created");
+        ops.iter().for_each(|(kind, key)| context.add(*kind, key.as_bytes(), b"v", Hook::default()).expect("added"));
+        assert_eq!(context.batch_id(), None, "it has no place yet");
+        context.submit(CompleteHook::default()).expect("submitted");
+        let id = context.batch_id();
+        context.wait(60_000).expect("ended");
+        context.destroy();
+        id
+    };
+    let ids = [batch(&[(OpKind::Put, "a")]), batch(&[(OpKind::Get, "a")]), batch(&[(OpKind::Put, "b"), (OpKind::Delete, "a")])];
+    let [Some(first), None, Some(second)] = ids else { panic!("{ids:?}") };
+    assert_eq!((first.number, second.number, first.opening), (1, 2, second.opening));
+    let never = BatchId { number: 3, ..first };
+    assert_eq!(manager.batch_outcome(first).expect("running"), BatchOutcome::Committed);
+    assert_eq!(manager.batch_outcome(never).expect("running"), BatchOutcome::Unknown);
+    manager.stop().expect("stopped");
+    assert_eq!(manager.batch_outcome(first).expect_err("not running").code, Code::INVALID_STATE);
+    let manager = make();
+    let outcomes = [first, second, never].map(|id| manager.batch_outcome(id).expect("running"));
+    assert_eq!(outcomes, [BatchOutcome::Committed, BatchOutcome::Committed, BatchOutcome::NotCommitted]);
+    manager.stop().expect("stopped");
 }
 
 #[test]

@@ -30,6 +30,13 @@ pub(super) struct Census {
     pub syncs: u32,
 }
 
+impl Census {
+    /// Operations that may change the store.
+    pub fn writes(&self) -> u32 {
+        self.puts + self.deletes + self.updates
+    }
+}
+
 /// See the top of this file.
 pub(super) struct Work {
     pub ops: Array<Op>,

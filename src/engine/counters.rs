@@ -53,6 +53,7 @@ counters! {
     polled_reads "Cold reads whose completion was polled for.";
     damaged_reads "Reads refused because the stored record was damaged.";
     index_bytes "Memory of the index, in bytes.";
+    reserve_bytes "Disk space kept for the day when the disk is full, in bytes.";
     hot_bytes "Memory of the hot log, in bytes.";
 }
 

@@ -6,12 +6,14 @@
 
 pub mod codec;
 pub mod counters;
+pub mod outcome;
 pub mod record;
 pub mod request;
 pub mod turn;
 
 pub use counters::{Counters, IoReport};
-pub use request::{Commit, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, WriteOp, Writes};
+pub use outcome::{BatchId, BatchOutcome};
+pub use request::{Commit, NO_BATCH, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, WriteOp, Writes};
 pub use turn::{Turn, Turnstile};
 
 use crate::base::{
@@ -51,6 +53,12 @@ pub trait Engine: Send + Sync {
 
     /// Puts everything that was committed before this call on stable storage.
     fn sync(&self) -> Result<()>;
+
+    /// Names this opening of the store: the first part of the ids of all batches that are committed in it.
+    fn opening(&self) -> u64;
+
+    /// What became of a batch, of this opening or of an earlier one.
+    fn batch_outcome(&self, id: BatchId) -> BatchOutcome;
 
     /// Whether something committed is not yet on stable storage.
     fn unsynced(&self) -> bool;

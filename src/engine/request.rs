@@ -29,9 +29,12 @@ pub struct Writes<'a> {
     pub ops: &'a [WriteOp],
 }
 
+/// The number of what is no batch: compaction moves records under it.
+pub const NO_BATCH: u64 = 0;
+
 /// One batch of a commit group.
 pub struct Commit<'a> {
-    /// Names the batch for ever (opened epoch and counter).
+    /// The batch's number in this opening of the store; numbers rise in the order of commits. `NO_BATCH`: it has none.
     pub batch_id: u64,
     /// What it writes: all or nothing. May be empty.
     pub writes: Writes<'a>,

@@ -45,6 +45,8 @@ pub trait Dir: Any + Send + Sync {
     fn link(&self, name: &str, to: &dyn Dir, new_name: &str) -> io::Result<()>;
     /// Makes creations and removals durable.
     fn sync(&self) -> io::Result<()>;
+    /// Bytes that files here may still take, as far as that can be told.
+    fn free_bytes(&self) -> Option<u64>;
     /// Takes the lock file `name` (made if missing) for this process until the guard is dropped; `WouldBlock` if
     /// another holds it. The guard also closes the lock in a child after fork, so that the child does not keep it.
     fn lock(&self, name: &str) -> io::Result<Box<dyn Any + Send + Sync>>;
@@ -72,6 +74,9 @@ pub trait File: Send + Sync {
     fn forget(&self) {}
     /// Cuts or extends with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Takes disk space for `len` bytes from the start: the file is at least that long then, and has all of them for
+    /// good. After an error it may hold some.
+    fn allocate(&self, len: u64) -> io::Result<()>;
     /// The descriptor, for the ring; `None` where there is none.
     fn descriptor(&self) -> Option<std::os::fd::RawFd>;
 }

@@ -175,6 +175,9 @@ impl File for Scripted {
     fn set_len(&self, _: u64) -> io::Result<()> {
         Ok(())
     }
+    fn allocate(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
     fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         None
     }

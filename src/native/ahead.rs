@@ -1,4 +1,5 @@
-//! The thread that makes ready what commits will need next: memory of the hot log, touched before it is written to.
+//! The thread that makes ready what commits will need next: memory of the hot log, touched before it is written to, and
+//! the file of the next chunk (see `log/prepared.rs`).
 //!
 //! The first touch of a page costs a trap into the kernel, on virtual machines of some microseconds, and a commit would
 //! pay for one every thirty records. It works only while commits go on, some megabytes ahead of them; what it has not
@@ -6,6 +7,7 @@
 
 use super::NativeEngine;
 use super::hot::HotChunk;
+use super::log::Log;
 use crate::base::error::Result;
 use crate::base::sync::{Arc, Condvar, Mutex, spawn};
 use std::thread::JoinHandle;
@@ -29,14 +31,17 @@ pub(super) struct Ahead {
 
 #[derive(Default)]
 struct State {
-    wanted: Option<(Arc<HotChunk>, u64)>,
+    /// Memory to touch, up to this byte.
+    memory: Option<(Arc<HotChunk>, u64)>,
+    /// The log whose next file is to be made.
+    file: Option<Arc<Log>>,
     stopping: bool,
 }
 
 impl NativeEngine {
-    /// Starts the thread, if there is a hot log to make ready.
+    /// Starts the thread, if it may have anything to do.
     pub(super) fn start_ahead(&self) -> Result<()> {
-        if self.options.background && self.options.hot_log_bytes >= self.options.chunk_bytes {
+        if self.options.background && !self.options.read_only {
             let ahead = Arc::clone(&self.ahead);
             *self.ahead.thread.lock() = Some(spawn("kvbatch-ahead", move || ahead.run())?);
         }
@@ -49,11 +54,17 @@ impl NativeEngine {
             return;
         }
         let mut state = self.ahead.state.lock();
-        if state.wanted.is_none() {
-            state.wanted = Some((Arc::clone(hot), end + AHEAD_BYTES));
+        if state.memory.is_none() {
+            state.memory = Some((Arc::clone(hot), end + AHEAD_BYTES));
             drop(state);
             self.ahead.changed.notify_one();
         }
+    }
+
+    /// The file of the next chunk is wanted, and whoever calls has claimed to make it.
+    pub(super) fn prepare_beside(&self) {
+        self.ahead.state.lock().file = Some(Arc::clone(&self.log));
+        self.ahead.changed.notify_one();
     }
 
     /// Ends the thread.
@@ -68,17 +79,27 @@ impl NativeEngine {
 
 impl Ahead {
     fn run(&self) {
-        let mut state = self.state.lock();
-        while !state.stopping {
-            let Some((hot, end)) = state.wanted.clone() else {
-                self.changed.wait(&mut state);
-                continue;
-            };
-            drop(state);
+        while self.touch_memory() {
+            let mut state = self.state.lock();
+            match state.file.take() {
+                Some(log) => {
+                    drop(state);
+                    log.prepare(&mut || self.touch_memory());
+                }
+                None if state.memory.is_none() && !state.stopping => self.changed.wait(&mut state),
+                None => {}
+            }
+        }
+    }
+
+    /// Touches the memory that is wanted now. Whether to go on.
+    fn touch_memory(&self) -> bool {
+        let wanted = self.state.lock().memory.clone();
+        if let Some((hot, end)) = wanted {
             hot.make_ready(end);
             drop(hot);
-            state = self.state.lock();
-            state.wanted = None;
+            self.state.lock().memory = None;
         }
+        !self.state.lock().stopping
     }
 }

@@ -49,6 +49,8 @@ pub struct Counts {
     pub dead_bytes: u64,
     /// Deletes among them.
     pub tombstones: u64,
+    /// Bytes of these.
+    pub tombstone_bytes: u64,
 }
 
 impl Counts {
@@ -79,6 +81,7 @@ impl Applier {
                 Kind::Put => self.index.insert(&op.hash, op.place)?,
                 Kind::Delete => {
                     sum.tombstones += 1;
+                    sum.tombstone_bytes += bytes;
                     sum.dead_bytes += bytes;
                     self.index.remove(&op.hash)
                 }
@@ -92,6 +95,7 @@ impl Applier {
         counts.record_bytes += sum.record_bytes;
         counts.dead_bytes = counts.dead_bytes.wrapping_add(sum.dead_bytes);
         counts.tombstones += sum.tombstones;
+        counts.tombstone_bytes += sum.tombstone_bytes;
         Ok(())
     }
 

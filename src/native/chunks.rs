@@ -28,6 +28,8 @@ pub struct Chunk {
     pub dead_bytes: AtomicU64,
     /// Deletes among them: while an older chunk is there, they must not be forgotten.
     pub tombstones: AtomicU64,
+    /// Bytes of these.
+    pub tombstone_bytes: AtomicU64,
     /// Something in it could not be read: it is kept as it is.
     pub damaged: AtomicBool,
     /// Where it ends, once nothing more is written to it.
@@ -114,6 +116,7 @@ impl Chunks {
             record_bytes: AtomicU64::new(0),
             dead_bytes: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
+            tombstone_bytes: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
             end: Mutex::new(None),
         });

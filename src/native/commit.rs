@@ -1,22 +1,23 @@
 //! Committing a group: stage, write, publish.
 //!
 //! `stage` and `publish` run alone and in the order of turns; between them several groups write at the same time.
-//! Everything that can fail comes before the first byte is handed to the kernel; publishing allocates nothing.
+//! Everything that can fail comes before the first byte is handed to the kernel; publishing needs no memory.
 
 use super::NativeEngine;
 use super::chunks::View;
 use super::frame::{BatchEntry, Digest, FrameHeader, FrameKind, LogEnd};
 use super::hot::HotRange;
 use super::index::{Index, Place};
-use super::log::{Log, SyncWay};
+use super::log::{Log, Purpose, SyncWay, Wanted};
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
+use crate::engine::outcome::BatchId;
 use crate::engine::record::{self, Kind};
-use crate::engine::{Commit, Pin, ReadOp, ReadState, WriteOp};
+use crate::engine::{Commit, NO_BATCH, Pin, ReadOp, ReadState, WriteOp};
 use crate::io::write_pieces_at;
 use std::io::{self, IoSlice};
 
@@ -63,6 +64,15 @@ fn puts(group: &[Commit<'_>]) -> impl Iterator<Item = KeyHash> {
     all_ops(group).filter(|op| op.kind == Kind::Put).map(|op| op.hash)
 }
 
+fn purpose_of(group: &[Commit<'_>]) -> Purpose {
+    let moves = group.iter().all(|member| member.batch_id == NO_BATCH || member.writes.ops.is_empty());
+    match puts(group).next() {
+        _ if moves => Purpose::Move,
+        Some(_) => Purpose::Put,
+        None => Purpose::Delete,
+    }
+}
+
 impl NativeEngine {
     /// Gives the group its place: sequence numbers, room in the index, checksums. An error means nothing happened.
     pub(super) fn stage(&self, group: &mut [Commit<'_>]) -> Result<Staged> {
@@ -80,7 +90,8 @@ impl NativeEngine {
         let head_len = super::frame::FRAME_HEADER_LEN + batches * super::frame::BATCH_ENTRY_LEN;
         head.try_reserve_exact(head_len).map_err(|_| Error::no_memory("no memory for a frame's head: free memory"))?;
         self.index.write().reserve(&mut puts(group))?;
-        let place = match self.log.stage(&self.chunks, &self.counters, batches, records, payload_len, durable) {
+        let wanted = Wanted { batches, records, payload_len, durable, purpose: purpose_of(group) };
+        let place = match self.log.stage(&self.chunks, &self.counters, &wanted) {
             Ok(place) => place,
             Err(error) => {
                 self.index.write().unreserve(&mut puts(group));
@@ -160,6 +171,10 @@ impl NativeEngine {
             return Err(error);
         }
         let frame_len = head.len() as u64 + self.apply(group, slot, first_record, end);
+        let prepares = self.options.prepare_chunks && self.options.background && place.sync == SyncWay::ByWrite;
+        if prepares && self.log.note_durable(place.offset + frame_len, frame_len) {
+            self.prepare_beside();
+        }
         self.counters.keys.store(self.index.read().len() as u64, Ordering::Relaxed);
         add(&self.counters.groups, 1);
         add(&self.counters.batches, group.len() as u64);
@@ -190,12 +205,16 @@ impl NativeEngine {
         let view = self.chunks.view();
         let mut offset = first_record;
         let mut index = self.index.write();
+        let mut outcomes = self.outcomes.lock();
         let (mut records, mut record_bytes, mut tombstones, mut tombstone_bytes) = (0, 0, 0, 0);
         let mut dead = Dead::default();
         for member in group.iter_mut() {
             member.pin = self.locate(&index, member.reads);
             let ops = member.writes.ops;
             records += ops.len() as u64;
+            if !ops.is_empty() {
+                outcomes.add(BatchId { opening: self.opening, number: member.batch_id });
+            }
             for (i, op) in ops.iter().enumerate() {
                 if let Some(ahead) = ops.get(i + PREFETCH_AHEAD) {
                     index.prefetch(&ahead.hash);
@@ -208,7 +227,7 @@ impl NativeEngine {
                     }
                     Kind::Delete => {
                         tombstones += 1;
-                        tombstone_bytes += u64::from(op.len);
+                        tombstone_bytes += Place::new(slot, offset, op.len as usize).len_at_most() as u64;
                         index.remove(&op.hash)
                     }
                 };
@@ -227,9 +246,11 @@ impl NativeEngine {
         if let Some(Some(seen)) = view.get(slot as usize) {
             add(&seen.chunk.record_bytes, record_bytes + tombstone_bytes);
             add(&seen.chunk.tombstones, tombstones);
+            add(&seen.chunk.tombstone_bytes, tombstone_bytes);
             add(&seen.chunk.dead_bytes, tombstone_bytes);
         }
         *self.reached.lock() = end;
+        drop(outcomes);
         drop(index);
         add(&self.counters.records, records);
         offset - first_record

@@ -20,16 +20,28 @@ use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
+use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
 use crate::engine::counters::add;
+use crate::engine::outcome::Outcomes;
 use crate::engine::record::{Kind, Record, salt_sum};
-use crate::engine::{Commit, WriteOp, Writes};
+use crate::engine::{Commit, NO_BATCH, WriteOp, Writes};
 
 /// Bytes of records that are moved in one group.
 const GROUP_BYTES: usize = 1 << 20;
+
+/// On a full disk, chunks that are filled to this share or less, in percent, are rewritten.
+const FULL_FILL_PERCENT: u64 = 90;
+
+/// Which chunks may be rewritten.
+struct Limits {
+    min_fill_percent: u64,
+    /// There is only so much space, in bytes.
+    room_bytes: Option<u64>,
+}
 
 /// Records on their way to the end of the log.
 #[derive(Default)]
@@ -41,13 +53,20 @@ struct Moving {
 }
 
 impl NativeEngine {
-    /// Rewrites the sealed chunk that pays most, if one is filled to `min_fill_percent` or less; whether there was one.
+    /// Rewrites the sealed chunk that pays most, if one is filled to `min_fill_percent` or less; whether there was one. On a
+    /// full disk a fuller one will do, if there is room for what is left of it.
     pub fn compact_once(&self, min_fill_percent: u64) -> Result<bool> {
         let _one_at_a_time = self.compacting.lock();
         self.check_open()?;
         self.check_writable()?;
-        let Some(victim) = pick(&self.chunks.by_age(), self.log.published_chunk(), min_fill_percent) else { return Ok(false) };
+        let limits = match self.log.is_full() {
+            true => Limits { min_fill_percent: min_fill_percent.max(FULL_FILL_PERCENT), room_bytes: self.log.free_bytes() },
+            false => Limits { min_fill_percent, room_bytes: None },
+        };
+        let Some(victim) = pick(&self.chunks.by_age(), self.log.published_chunk(), &limits) else { return Ok(false) };
         self.compact_chunk(&victim, &mut |_| true)?;
+        drop(victim); // the space is free when nobody has the file open
+        self.log.regain_room();
         Ok(true)
     }
 
@@ -59,12 +78,13 @@ impl NativeEngine {
         if !nothing_to_keep && !self.move_records(victim, is_oldest, go_on)? {
             return Ok(()); // it stays, and one that is damaged is not picked again
         }
+        let outcomes = self.outcomes.lock().clone(); // of what is durable behind the sync
         if !planted(Bug::ManifestBeforeSync) {
             self.sync_in_turn()?;
         }
         // The chunk in which the log stands says so: it stays until there is another.
         if victim.id < self.log.published_chunk() {
-            self.remove(victim)?;
+            self.remove(victim, outcomes)?;
             add(&self.counters.chunks_removed, 1);
         }
         Ok(())
@@ -165,7 +185,7 @@ impl NativeEngine {
                 still_current(&mut kept);
             }
             let writes = Writes { blocks: vec![bytes.as_mut_slice()], ops: &kept };
-            let mut group = [Commit { batch_id: 0, writes, reads: &mut [], durable, pin: None }];
+            let mut group = [Commit { batch_id: NO_BATCH, writes, reads: &mut [], durable, pin: None }];
             staged = Some(self.stage(&mut group));
             group
         });
@@ -180,7 +200,7 @@ impl NativeEngine {
     }
 
     /// Takes a chunk, of which nothing is needed any more, out of the store.
-    fn remove(&self, victim: &Arc<Chunk>) -> Result<()> {
+    fn remove(&self, victim: &Arc<Chunk>, outcomes: Outcomes) -> Result<()> {
         // Asked first: a chunk that is begun from here on must not seem to be one of those that were given up.
         let mut last = self.log.last_chunk();
         let chunks = self.chunks.by_age();
@@ -205,6 +225,7 @@ impl NativeEngine {
             watermark: if planted(Bug::ManifestWithoutWitness) { 0 } else { durable },
             // A chunk that was begun and never used says nothing.
             chunks: settled.into_iter().filter(|end| end.chunk != victim.id && end.valid_bytes > CHUNK_HEADER_LEN as u64).collect(),
+            outcomes,
         };
         numbers.next += 1;
         if planted(Bug::UnlinkBeforeManifest) {
@@ -233,10 +254,25 @@ pub(super) fn fill(chunk: &Chunk) -> u64 {
 }
 
 /// The chunk with the least in it, among those before the one where the log stands that are not fuller than allowed.
-fn pick(chunks: &[Arc<Chunk>], published_chunk: u64, min_fill_percent: u64) -> Option<Arc<Chunk>> {
+fn pick(chunks: &[Arc<Chunk>], published_chunk: u64, limits: &Limits) -> Option<Arc<Chunk>> {
+    let oldest = chunks.first().map_or(0, |chunk| chunk.id);
+    let bytes = |chunk: &Chunk| chunk.end().map_or(0, |end| end.valid_bytes).max(1);
+    // Deletes stay, too, but for those in the oldest chunk: a chunk full of them would be rewritten again and again.
+    let kept = |chunk: &Chunk| {
+        let deletes = if chunk.id == oldest { 0 } else { chunk.tombstone_bytes.load(Ordering::Relaxed) };
+        chunk.live_bytes() + deletes
+    };
+    let kept_percent = |chunk: &Chunk| kept(chunk) * 100 / bytes(chunk);
+    let manifest = 2 * (chunks.len() * 32 + BLOCK_BYTES).next_multiple_of(BLOCK_BYTES) as u64;
+    let has_room = |chunk: &Chunk| {
+        let groups = kept(chunk).div_ceil(GROUP_BYTES as u64);
+        let cost = kept(chunk) + groups * 2 * BLOCK_BYTES as u64 + CHUNK_HEADER_LEN as u64;
+        limits.room_bytes.is_none_or(|room| cost + manifest <= room && cost < bytes(chunk))
+    };
+    let is_candidate =
+        |chunk: &Chunk| !chunk.damaged.load(Ordering::Relaxed) && kept_percent(chunk) <= limits.min_fill_percent && has_room(chunk);
     let older = chunks.iter().take_while(|chunk| chunk.id < published_chunk);
-    let candidates = older.filter(|chunk| !chunk.damaged.load(Ordering::Relaxed) && fill(chunk) <= min_fill_percent);
-    candidates.min_by_key(|chunk| (fill(chunk), chunk.live_bytes())).cloned()
+    older.filter(|chunk| is_candidate(chunk)).min_by_key(|chunk| (kept_percent(chunk), kept(chunk))).cloned()
 }
 
 impl Moving {

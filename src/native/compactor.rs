@@ -70,9 +70,20 @@ impl NativeEngine {
         let begun = self.counters.chunks_created.load(Ordering::Relaxed);
         if begun != self.compactor.chunks_seen.load(Ordering::Relaxed) {
             self.compactor.chunks_seen.store(begun, Ordering::Relaxed);
-            self.compactor.state.lock().wanted = true;
-            self.compactor.changed.notify_one();
+            self.want_tidying();
         }
+    }
+
+    /// On a full disk: wakes the compactor after each commit, for it may have made room possible.
+    pub(super) fn wake_compactor_if_full(&self, committed: bool) {
+        if self.log.is_full() && (committed || self.log.has_become_full()) {
+            self.want_tidying();
+        }
+    }
+
+    fn want_tidying(&self) {
+        self.compactor.state.lock().wanted = true;
+        self.compactor.changed.notify_one();
     }
 
     /// Ends the thread.
@@ -142,7 +153,9 @@ impl Compactor {
                 self.beat_wanted.store(false, Ordering::Relaxed);
                 return Some(Task::Beat);
             }
-            self.changed.wait_for(&mut state, Duration::from_millis(idle_ms));
+            if !self.changed.wait_for(&mut state, Duration::from_millis(idle_ms)).timed_out() {
+                groups_seen = None; // woken for something else: it has not been idle for so long
+            }
         }
     }
 }
@@ -166,13 +179,18 @@ impl NativeEngine {
 
     fn tidy_up(&self) {
         loop {
-            self.checkpoint_if_due();
+            // On a full disk all room is for compaction.
+            if !self.log.is_full() {
+                self.checkpoint_if_due();
+            }
             if self.options.min_fill_percent == 0 {
                 return;
             }
             match self.compact_once(self.options.min_fill_percent) {
                 Ok(true) => {}
                 Ok(false) => return,
+                // It was this that met the full disk: now there is the reserve.
+                Err(error) if error.code == Code::DISK_FULL && self.log.has_become_full() => {}
                 Err(error) => {
                     if error.code != Code::INVALID_STATE {
                         log::write(log::Level::Warn, "compact", &error.message);

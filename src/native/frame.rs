@@ -6,6 +6,7 @@
 use crate::base::crc;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::planted::{Bug, planted};
+use crate::engine::outcome::opening_of;
 use crate::engine::record::ALIGN;
 
 /// First bytes of a chunk: not text, and mangled by anything that converts line ends or strips the high bit.
@@ -51,6 +52,8 @@ pub struct ChunkHeader {
     pub chunk: u64,
     /// How often the store had been opened.
     pub epoch: u64,
+    /// A random number of the opening: one that leaves nothing behind is not counted, and gives out ids all the same.
+    pub chance: u32,
     /// Where the log stood when this chunk was begun.
     pub before: LogEnd,
     /// Everything up to this sequence number was on stable storage.
@@ -90,6 +93,7 @@ impl ChunkHeader {
         ] {
             put.u64(field);
         }
+        put.u32(self.chance);
         let sum = crc::crc32c(&block[..CHUNK_HEADER_LEN - 4]);
         block[CHUNK_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
         block
@@ -119,7 +123,13 @@ impl ChunkHeader {
             },
             watermark: u64_at(block, 88),
             created_ms: u64_at(block, 96),
+            chance: u32_at(block, 104),
         })
+    }
+
+    /// Which opening has written the chunk.
+    pub fn opening(&self) -> u64 {
+        opening_of(self.epoch, self.chance)
     }
 
     /// The salt of everything in this chunk.
@@ -369,7 +379,7 @@ mod tests {
 
     fn header() -> ChunkHeader {
         let before = LogEnd { chunk: 6, valid_bytes: 4711, last_seq: 99, digest: 0xfeed };
-        ChunkHeader { store: [7; 16], chunk: 7, epoch: 3, before, watermark: 90, created_ms: 5 }
+        ChunkHeader { store: [7; 16], chunk: 7, epoch: 3, chance: 8, before, watermark: 90, created_ms: 5 }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 use super::checkpoint;
 use super::chunks::{file_name, id_of};
 use super::frame::{BadHeader, CHUNK_HEADER_LEN, ChunkHeader, LogEnd};
+use super::log::{PREPARED_NAME, RESERVE_NAME};
 use super::manifest::{self, Manifest};
 use super::prefix::Prefix;
 use crate::base::code::Code;
@@ -33,6 +34,10 @@ pub(super) struct Inventory {
     pub manifests: Vec<u64>,
     /// Numbers of checkpoints.
     pub checkpoints: Vec<u64>,
+    /// Whether there is a reserve.
+    pub reserve: bool,
+    /// There is a file of the name that prepared ones have: nobody needs it any more.
+    pub prepared: bool,
 }
 
 pub(super) fn missing(store_path: &str, what: &str) -> Error {
@@ -74,8 +79,16 @@ pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str, prefix: &mut Prefi
     let names = dir.list().map_err(|e| Error::from_io(format_args!("store {store_path}: cannot list the directory"), &e))?;
     let manifests = names.iter().filter_map(|name| manifest::number_of(name)).collect();
     let checkpoints = names.iter().filter_map(|name| checkpoint::number_of(name)).collect();
-    let mut inventory =
-        Inventory { found: Vec::new(), unfinished: Vec::new(), unreadable: Vec::new(), highest_id: 0, manifests, checkpoints };
+    let mut inventory = Inventory {
+        found: Vec::new(),
+        unfinished: Vec::new(),
+        unreadable: Vec::new(),
+        highest_id: 0,
+        manifests,
+        checkpoints,
+        reserve: names.iter().any(|name| name == RESERVE_NAME),
+        prepared: names.iter().any(|name| name == PREPARED_NAME),
+    };
     for (id, name) in names.iter().filter_map(|name| id_of(name).map(|id| (id, name))) {
         let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);
         let file = dir.open(name).map_err(|e| failed(&e))?;

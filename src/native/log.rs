@@ -6,23 +6,29 @@
 //! failed sync nothing is written any more; after a failed write the log goes on in a new chunk whose header says
 //! where the old one was cut, so that what lies behind the cut can never come back.
 
+mod begin;
+mod prepared;
 mod remark;
+mod reserve;
+
+pub use prepared::PREPARED_NAME;
+pub use reserve::{Purpose, RESERVE_NAME};
 
 use super::chunks::{Chunk, Chunks, file_name};
-use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, LogEnd};
+use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, FRAME_HEADER_LEN, LogEnd};
 use super::hot::HotChunk;
 use super::options::Options;
-use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::planted::{Bug, planted};
-use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::engine::counters::{AtomicCounters, add};
 use crate::engine::record::ALIGN;
-use crate::io::{Dir, File, write_all_at};
-use std::io::IoSlice;
+use crate::io::Dir;
+use prepared::Prepared;
+use reserve::{Reserve, is_full_disk};
 
 /// See the top of this file.
 pub struct Log {
@@ -40,11 +46,19 @@ pub struct Log {
     published_chunk: AtomicU64,
     /// The highest watermark that stands in the log: what is durable beyond it, nothing proves yet.
     witnessed: AtomicU64,
+    /// The state's, to be read without its lock.
+    full: AtomicBool,
+    has_become_full: AtomicBool,
+    /// Bytes that the reserve holds.
+    reserved: AtomicU64,
+    /// A file for the next chunk.
+    prepared: Prepared,
 }
 
 struct LogState {
     store: [u8; 16],
     epoch: u64,
+    chance: u32,
     next_chunk: u64,
     active: Option<Active>,
     /// The chunk that was begun last, whether or not it is still written to.
@@ -57,6 +71,12 @@ struct LogState {
     unsynced: Vec<(Arc<Chunk>, u64)>,
     /// Rises with each failed write: groups that were staged before it cannot be published.
     generation: u64,
+    /// The header of a chunk says so, durably, of all failed writes before this generation: they never happened.
+    recorded: u64,
+    /// Space for the day when the disk is full.
+    reserve: Reserve,
+    /// That day is there: only what makes room is written.
+    full: bool,
     /// A sync has its place behind the last frame, and will cover the block that it ends in.
     fresh_block: bool,
     poison: Option<Error>,
@@ -79,6 +99,8 @@ pub struct LogStart {
     pub store: [u8; 16],
     /// How often the store has been opened, this time included.
     pub epoch: u64,
+    /// The opening's random number.
+    pub chance: u32,
     /// First chunk number that was never used.
     pub next_chunk: u64,
     /// Where the log stands.
@@ -93,6 +115,22 @@ pub struct LogStart {
     pub next_manifest: u64,
     /// The manifest that is in force, if there is one.
     pub manifest: Option<u64>,
+    /// There is a file of the reserve's name.
+    pub reserve: bool,
+}
+
+/// What a group wants of the log.
+pub struct Wanted {
+    /// Batches that write.
+    pub batches: usize,
+    /// Their records.
+    pub records: u64,
+    /// Bytes of these.
+    pub payload_len: u64,
+    /// It is to be synced.
+    pub durable: bool,
+    /// What it does.
+    pub purpose: Purpose,
 }
 
 /// A place in the log, given to one group.
@@ -141,11 +179,12 @@ impl Place {
 impl Log {
     /// A log that goes on where `start` says. Writes nothing yet.
     pub fn new(dir: Arc<dyn Dir>, store_path: String, options: Options, start: LogStart) -> Log {
-        let LogStart { store, epoch, next_chunk, end, last_given, leftovers, given_up, .. } = start;
+        let LogStart { store, epoch, chance, next_chunk, end, last_given, leftovers, given_up, reserve, .. } = start;
         let next_chunk = if planted(Bug::ReuseChunkNumber) { end.chunk + 1 } else { next_chunk };
         let state = LogState {
             store,
             epoch,
+            chance,
             next_chunk,
             active: None,
             newest: None,
@@ -153,40 +192,48 @@ impl Log {
             last_given,
             unsynced: Vec::new(),
             generation: 0,
+            recorded: 0,
+            reserve: Reserve { there: reserve, whole: false },
+            full: false,
             fresh_block: true,
             poison: None,
             leftovers,
             given_up,
         };
-        let (published, durable) = (AtomicU64::new(end.last_seq), AtomicU64::new(end.last_seq));
-        let (published_chunk, witnessed) = (AtomicU64::new(end.chunk), AtomicU64::new(end.last_seq));
-        let (state, syncing) = (Mutex::new(state), Mutex::new(()));
-        Log { dir, store_path, options, state, syncing, published, durable, published_chunk, witnessed }
+        Log {
+            dir,
+            store_path,
+            options,
+            state: Mutex::new(state),
+            syncing: Mutex::new(()),
+            published: AtomicU64::new(end.last_seq),
+            durable: AtomicU64::new(end.last_seq),
+            published_chunk: AtomicU64::new(end.chunk),
+            witnessed: AtomicU64::new(end.last_seq),
+            full: AtomicBool::new(false),
+            has_become_full: AtomicBool::new(false),
+            reserved: AtomicU64::new(0),
+            prepared: Prepared::default(),
+        }
     }
 
-    /// Gives a group of `records` records and `payload_len` bytes its place. `durable`: it is to be synced.
+    /// Gives a group its place.
     ///
     /// May begin a new chunk, which is the only thing here that touches the disk. An error means that nothing happened.
-    pub fn stage(
-        &self,
-        chunks: &Chunks,
-        counters: &AtomicCounters,
-        batches: usize,
-        records: u64,
-        payload_len: u64,
-        durable: bool,
-    ) -> Result<Place> {
+    pub fn stage(&self, chunks: &Chunks, counters: &AtomicCounters, wanted: &Wanted) -> Result<Place> {
+        let Wanted { batches, records, payload_len, durable, purpose } = *wanted;
         let mut state = self.state.lock();
         state.check_poison()?;
+        self.admit(&mut state, purpose)?;
         let frame_len = (FRAME_HEADER_LEN + batches * BATCH_ENTRY_LEN) as u64 + payload_len;
         let start_of = |active: &Active, fresh: bool| {
             active.next.next_multiple_of(if (durable || fresh) && !planted(Bug::SharedBlock) { BLOCK_BYTES as u64 } else { ALIGN as u64 })
         };
         let fits = state.active.as_ref().is_some_and(|active| {
             let start = start_of(active, state.fresh_block);
-            start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes
+            start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes && !(durable && self.has_better())
         });
-        if !fits && let Err(error) = self.begin_chunk(&mut state, chunks, counters) {
+        if !fits && let Err(error) = self.begin_chunk_for(purpose, &mut state, chunks, counters) {
             // The file may be there all the same, and its header says that the old chunk ends where it ends now.
             state.active = None;
             return Err(error);
@@ -244,7 +291,7 @@ impl Log {
     pub fn settle(&self, chunks: &Chunks, place: &Place, written: std::io::Result<u64>, counters: &AtomicCounters) -> Result<()> {
         match written {
             Ok(calls) => add(&counters.log_writes, calls),
-            Err(error) => return Err(self.write_failed(chunks, place, &error)),
+            Err(error) => return Err(self.write_failed(chunks, place, &error, counters)),
         }
         {
             let state = self.state.lock();
@@ -252,7 +299,7 @@ impl Log {
                 return Err(poison.clone().in_doubt());
             }
             if state.generation != place.generation && !planted(Bug::FollowersSucceed) {
-                return Err(given_up());
+                return Err(state.given_up(place));
             }
         }
         match place.sync {
@@ -270,7 +317,7 @@ impl Log {
         Ok(())
     }
 
-    fn write_failed(&self, chunks: &Chunks, place: &Place, error: &std::io::Error) -> Error {
+    fn write_failed(&self, chunks: &Chunks, place: &Place, error: &std::io::Error, counters: &AtomicCounters) -> Error {
         let file = file_name(place.chunk.id);
         let failed = Error::from_io(format_args!("store {}: writing {file} failed", self.store_path), error);
         let mut state = self.state.lock();
@@ -279,7 +326,7 @@ impl Log {
         }
         // What happens to a file that was taken out of the store with all that was in it says nothing about the others.
         if state.generation != place.generation && chunks.by_age().iter().all(|chunk| chunk.id != place.chunk.id) {
-            return given_up();
+            return state.given_up(place);
         }
         // For want of space or memory nothing is broken; anything else may mean that the file is.
         if failed.code != Code::DISK_FULL && !failed.transient {
@@ -305,8 +352,13 @@ impl Log {
             for (_, last) in &mut state.unsynced {
                 *last = (*last).min(place.before.last_seq);
             }
+            // With what the reserve gives, the next chunk can say at once where this one was cut.
+            if is_full_disk(error) && self.release_reserve(&mut state, chunks) {
+                let _ = self.begin_chunk(&mut state, chunks, counters);
+            }
         }
-        if place.sync == SyncWay::ByWrite || place.lacks_only_zeros { failed.in_doubt() } else { failed }
+        let may_be_whole = place.sync == SyncWay::ByWrite || place.lacks_only_zeros;
+        if may_be_whole && state.recorded <= place.generation { failed.in_doubt() } else { failed }
     }
 
     /// The next group begins a new chunk.
@@ -389,70 +441,18 @@ impl Log {
     pub fn abandon(&self) {
         self.state.lock().poison.get_or_insert_with(|| poisoned("a commit was broken off by an internal error"));
     }
-
-    /// Makes the next chunk: file, header, both on stable storage, before anything in it can be acknowledged.
-    fn begin_chunk(&self, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
-        let header = ChunkHeader {
-            store: state.store,
-            chunk: state.next_chunk,
-            epoch: state.epoch,
-            before: state.end,
-            watermark: self.durable.load(Ordering::Acquire),
-            created_ms: clock::unix_ms(),
-        };
-        let name = file_name(header.chunk);
-        let failed = |e: &std::io::Error| {
-            let error = Error::from_io(format_args!("store {}: cannot make {name}", self.store_path), e);
-            Error { in_doubt: false, ..error }
-        };
-        if planted(Bug::LeftoversRemovedEarly) {
-            self.remove_leftovers(state);
-        }
-        state.next_chunk += 1; // also if this fails: a number is never used twice
-        let file = self.dir.create(&name).map_err(|e| failed(&e))?;
-        if let Err(error) = self.write_header(&*file, &header) {
-            // It holds nothing yet. Should it stay, recovery knows it for a chunk that was never begun.
-            let _ = self.dir.remove(&name);
-            return Err(failed(&error));
-        }
-        let hot = chunks.hot_for(self.options.chunk_bytes);
-        let chunk = chunks.add(&header, file, hot.clone(), 0)?;
-        if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
-            before.seal(state.end);
-        }
-        self.witnessed.fetch_max(header.watermark, Ordering::Relaxed);
-        state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
-        state.fresh_block = true;
-        add(&counters.chunks_created, 1);
-        self.remove_leftovers(state);
-        Ok(())
-    }
-
-    fn remove_leftovers(&self, state: &mut LogState) {
-        if !state.leftovers.is_empty() || !state.given_up.is_empty() {
-            for file in state.given_up.drain(..) {
-                super::prefix::set_aside(&*self.dir, &file);
-            }
-            for leftover in state.leftovers.drain(..) {
-                let _ = self.dir.remove(&leftover); // it is no part of the store: the next open would see that again
-            }
-            let _ = self.dir.sync();
-        }
-    }
-
-    fn write_header(&self, file: &dyn File, header: &ChunkHeader) -> std::io::Result<()> {
-        write_all_at(file, &mut [IoSlice::new(&header.encode())], 0, false)?;
-        file.sync()?;
-        if planted(Bug::SkipDirectorySync) {
-            return Ok(());
-        }
-        self.dir.sync()
-    }
 }
 
 impl LogState {
     fn check_poison(&self) -> Result<()> {
         self.poison.clone().map_or(Ok(()), Err)
+    }
+
+    /// The error of a group that a failure before it has taken along.
+    fn given_up(&self, place: &Place) -> Error {
+        let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
+        let error = Error::new(Code::DISK_FULL, text);
+        if self.recorded > place.generation { error } else { error.in_doubt() }
     }
 
     fn mark_unsynced(&mut self, chunk: &Arc<Chunk>, seq: u64) {
@@ -461,11 +461,6 @@ impl LogState {
             None => self.unsynced.push((Arc::clone(chunk), seq)),
         }
     }
-}
-
-fn given_up() -> Error {
-    let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
-    Error::new(Code::DISK_FULL, text).in_doubt()
 }
 
 fn poisoned(cause: &str) -> Error {

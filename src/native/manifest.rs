@@ -8,6 +8,7 @@ use super::frame::LogEnd;
 use crate::base::crc;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::planted::{Bug, planted};
+use crate::engine::outcome::{Outcomes, RANGE_LEN};
 use crate::io::{Dir, write_all_at};
 use std::io::{self, IoSlice};
 
@@ -31,6 +32,8 @@ pub struct Manifest {
     pub watermark: u64,
     /// The chunks up to there that are part of the store, oldest first, each with its end.
     pub chunks: Vec<LogEnd>,
+    /// Batches that were committed by then, all of them on stable storage; those of chunks that are gone stand only here.
+    pub outcomes: Outcomes,
 }
 
 /// The file name of a manifest.
@@ -72,12 +75,14 @@ impl Manifest {
         copy.extend_from_slice(&self.covers.to_le_bytes());
         copy.extend_from_slice(&self.newest.to_le_bytes());
         copy.extend_from_slice(&self.watermark.to_le_bytes());
-        copy.extend_from_slice(&[0; 8]); // the checksum's place, and room
+        copy.extend_from_slice(&[0; 4]); // the checksum's place
+        copy.extend_from_slice(&(self.outcomes.encoded_ranges() as u32).to_le_bytes());
         for end in &self.chunks {
             for field in [end.chunk, end.valid_bytes, end.last_seq, end.digest] {
                 copy.extend_from_slice(&field.to_le_bytes());
             }
         }
+        self.outcomes.encode(&mut copy);
         let sum = crc::crc32c(&copy);
         copy[HEADER_LEN - 8..HEADER_LEN - 4].copy_from_slice(&sum.to_le_bytes());
         copy.resize(copy.len().next_multiple_of(BLOCK_BYTES), 0);
@@ -96,9 +101,11 @@ impl Manifest {
         if header[..8] != MAGIC || u32_at(8)? != FORMAT_VERSION {
             return None;
         }
-        let entries = copy.get(HEADER_LEN..(u32_at(12)? as usize).checked_mul(ENTRY_LEN)?.checked_add(HEADER_LEN)?)?;
+        let ranges_at = (u32_at(12)? as usize).checked_mul(ENTRY_LEN)?.checked_add(HEADER_LEN)?;
+        let ranges_end = (u32_at(HEADER_LEN - 4)? as usize).checked_mul(RANGE_LEN)?.checked_add(ranges_at)?;
+        let (entries, ranges) = copy.get(HEADER_LEN..ranges_end)?.split_at(ranges_at - HEADER_LEN);
         let (before_sum, after_sum) = (&header[..HEADER_LEN - 8], &header[HEADER_LEN - 4..]);
-        let sum = crc::extend(crc::extend(crc::extend(crc::crc32c(before_sum), &[0; 4]), after_sum), entries);
+        let sum = crc::extend(crc::extend(crc::extend(crc::crc32c(before_sum), &[0; 4]), after_sum), &copy[HEADER_LEN..ranges_end]);
         if sum != u32_at(HEADER_LEN - 8)? {
             return None;
         }
@@ -118,6 +125,7 @@ impl Manifest {
             newest: u64_at(header, 48)?,
             watermark: u64_at(header, 56)?,
             chunks: entries.chunks_exact(ENTRY_LEN).map(end_of).collect::<Option<_>>()?,
+            outcomes: Outcomes::decode(ranges),
         })
     }
 }
@@ -125,14 +133,18 @@ impl Manifest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::BatchId;
 
     #[test]
     fn either_copy_is_enough() {
         let end = |chunk| LogEnd { chunk, valid_bytes: 5000 + chunk, last_seq: 10 * chunk, digest: 77 };
-        let manifest = Manifest { store: [3; 16], number: 4, covers: 9, newest: 10, watermark: 99, chunks: (1..300).map(end).collect() };
+        let mut outcomes = Outcomes::default();
+        (1..20).for_each(|number| outcomes.add(BatchId { opening: 1 + number / 8, number }));
+        let chunks = (1..300).map(end).collect();
+        let manifest = Manifest { store: [3; 16], number: 4, covers: 9, newest: 10, watermark: 99, chunks, outcomes };
         let good = manifest.encode();
         assert_eq!(Manifest::decode(&good).as_ref(), Some(&manifest));
-        let used = HEADER_LEN + ENTRY_LEN * manifest.chunks.len();
+        let used = HEADER_LEN + ENTRY_LEN * manifest.chunks.len() + RANGE_LEN * manifest.outcomes.encoded_ranges();
         for bit in (0..used * 8).step_by(3) {
             let mut bad = good.clone();
             bad[bit / 8] ^= 1 << (bit % 8);

@@ -41,6 +41,7 @@ use crate::base::random;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Arc, Mutex, RwLock};
 use crate::engine::counters::AtomicCounters;
+use crate::engine::outcome::{BatchId, BatchOutcome, Outcomes, opening_of};
 use crate::engine::{Commit, Counters, Engine, IoReport, Pin, ReadHints, ReadOp, Reader, Turn, Turnstile};
 use crate::io::{Dir, Disk};
 use std::any::Any;
@@ -73,6 +74,9 @@ pub struct NativeEngine {
     index: RwLock<index::Index>,
     /// Where the log stood when the index was as it is: changed and read under the index's lock.
     reached: Mutex<frame::LogEnd>,
+    /// Which batches readers see, likewise changed under the index's lock.
+    outcomes: Mutex<Outcomes>,
+    opening: u64,
     chunks: chunks::Chunks,
     log: Arc<log::Log>,
     counters: AtomicCounters,
@@ -109,9 +113,9 @@ impl NativeEngine {
         let dir = opened.map_err(|e| Error::from_io(format_args!("store {name}: cannot open the directory"), &e))?;
         let lock = take_lock(&*dir, &name)?;
         let chunks = chunks::Chunks::new(options.hot_log_bytes);
-        let recovery::Recovered { start, index, secret, checkpoints, loaded_keys, replayed } =
+        let recovery::Recovered { start, index, secret, checkpoints, loaded_keys, replayed, outcomes } =
             recovery::recover(&*dir, &name, &options, new_secret(), &chunks, tell)?;
-        let reached = Mutex::new(start.end);
+        let (opening, reached) = (opening_of(start.epoch, start.chance), Mutex::new(start.end));
         let manifests = Mutex::new(Manifests { next: start.next_manifest, in_force: start.manifest, before: None });
         let counters = AtomicCounters::default();
         counters.given_up_records.store(start.last_given - start.end.last_seq, Ordering::Relaxed);
@@ -129,6 +133,8 @@ impl NativeEngine {
             line: Arc::default(),
             index: RwLock::new(index),
             reached,
+            outcomes: Mutex::new(outcomes),
+            opening,
             chunks,
             log,
             counters,
@@ -153,6 +159,27 @@ impl NativeEngine {
         turn.stage(|| self.log.stage_sync());
         let published = turn.publish(|| self.log.published());
         self.log.sync_files(published, &self.counters)?;
+        self.wake_compactor();
+        Ok(())
+    }
+
+    /// See `Engine::commit`.
+    fn stage_write_publish(&self, mut turn: Turn, group: &mut [Commit<'_>], retry: &mut dyn FnMut(&Error) -> bool) -> Result<()> {
+        let mut staged = turn.stage(|| {
+            loop {
+                match self.stage(group) {
+                    Err(error) if retry(&error) => {}
+                    result => return result,
+                }
+            }
+        })?;
+        let written = loop {
+            match self.write(&mut staged, group) {
+                Err(error) if staged.may_write_again() && retry(&Error::from_io("writing to the log", &error)) => {}
+                result => break result,
+            }
+        };
+        turn.publish(|| self.publish(staged, written, group))?;
         self.wake_compactor();
         Ok(())
     }
@@ -195,24 +222,10 @@ impl Engine for NativeEngine {
         self.line.draw()
     }
 
-    fn commit(&self, mut turn: Turn, group: &mut [Commit<'_>], retry: &mut dyn FnMut(&Error) -> bool) -> Result<()> {
-        let mut staged = turn.stage(|| {
-            loop {
-                match self.stage(group) {
-                    Err(error) if retry(&error) => {}
-                    result => return result,
-                }
-            }
-        })?;
-        let written = loop {
-            match self.write(&mut staged, group) {
-                Err(error) if staged.may_write_again() && retry(&Error::from_io("writing to the log", &error)) => {}
-                result => break result,
-            }
-        };
-        turn.publish(|| self.publish(staged, written, group))?;
-        self.wake_compactor();
-        Ok(())
+    fn commit(&self, turn: Turn, group: &mut [Commit<'_>], retry: &mut dyn FnMut(&Error) -> bool) -> Result<()> {
+        let result = self.stage_write_publish(turn, group, retry);
+        self.wake_compactor_if_full(result.is_ok());
+        result
     }
 
     fn resolve(&self, reads: &mut [ReadOp]) -> Pin {
@@ -228,6 +241,14 @@ impl Engine for NativeEngine {
         self.sync_in_turn()
     }
 
+    fn opening(&self) -> u64 {
+        self.opening
+    }
+
+    fn batch_outcome(&self, id: BatchId) -> BatchOutcome {
+        self.outcomes.lock().of(id, self.opening)
+    }
+
     fn unsynced(&self) -> bool {
         self.log.is_unsynced()
     }
@@ -235,8 +256,9 @@ impl Engine for NativeEngine {
     fn counters(&self) -> Counters {
         let view = self.chunks.view();
         let hot_bytes = view.iter().flatten().filter_map(|seen| seen.hot.as_ref()).map(|hot| hot.capacity()).sum();
+        let reserve_bytes = self.log.reserve_bytes();
         let index = self.index.read();
-        Counters { keys: index.len() as u64, index_bytes: index.bytes() as u64, hot_bytes, ..self.counters.snapshot() }
+        Counters { keys: index.len() as u64, index_bytes: index.bytes() as u64, hot_bytes, reserve_bytes, ..self.counters.snapshot() }
     }
 
     fn io_report(&self) -> IoReport {
@@ -251,7 +273,9 @@ impl Engine for NativeEngine {
         if self.closed.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
-        self.checkpoint_at_close();
+        if !self.log.is_full() {
+            self.checkpoint_at_close();
+        }
         let closed = self.sync_in_turn().and_then(|()| self.log.close());
         self.chunks.clear();
         drop(self.lock.lock().take());

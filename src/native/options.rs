@@ -17,12 +17,16 @@ pub struct Options {
     pub background: bool,
     /// A checkpoint of the index is written when this much log, in bytes, has come since the last; 0: never by itself.
     pub checkpoint_log_bytes: u64,
+    /// Disk space that a store of some size keeps for the day when the disk is full, in percent of a chunk; 0: none.
+    pub reserve_percent: u64,
     /// When nothing was committed for so long, the log is made to say how far it is durable; 0: never.
     pub beat_idle_ms: u64,
     /// What to do about damage of what had been confirmed.
     pub recovery: Recovery,
     /// Nothing is written, and the lock is shared with others who only read.
     pub read_only: bool,
+    /// The next chunk's file is written full of zeros ahead of its use, where durable commits profit from that.
+    pub prepare_chunks: bool,
 }
 
 /// What opening a store does about damage of what had been confirmed.
@@ -42,6 +46,9 @@ const HOT_LOG_SHARE: u64 = 16;
 /// Log between two checkpoints, unless told otherwise: what replays in well under a second.
 const CHECKPOINT_LOG_BYTES: u64 = 256 << 20;
 
+/// The reserve, unless told otherwise: what is left of a chunk that pays to be compacted has room in it.
+const RESERVE_PERCENT: u64 = 75;
+
 /// Idle time before a beat, unless told otherwise: as long as this the last durable group has no witness.
 const BEAT_IDLE_MS: u64 = 100;
 
@@ -55,10 +62,19 @@ impl Default for Options {
             compaction_bytes_per_second: 0,
             background: true,
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
+            reserve_percent: RESERVE_PERCENT,
             beat_idle_ms: BEAT_IDLE_MS,
             recovery: Recovery::Strict,
             read_only: false,
+            prepare_chunks: true,
         }
+    }
+}
+
+impl Options {
+    /// Disk space that a store of some size keeps for the day when the disk is full, in bytes. None if nothing is compacted.
+    pub fn reserve_bytes(&self) -> u64 {
+        if self.min_fill_percent == 0 { 0 } else { self.chunk_bytes / 100 * self.reserve_percent }
     }
 }
 

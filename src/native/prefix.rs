@@ -10,6 +10,7 @@ use super::manifest::{self, Manifest};
 use super::options::{Options, Recovery};
 use crate::base::error::{Error, Result};
 use crate::base::log;
+use crate::engine::outcome::Outcomes;
 use crate::io::Dir;
 
 /// See the top of this file.
@@ -74,14 +75,24 @@ impl Prefix {
 
     /// Where the manifest in force names chunks that are given up, the next one says what is left.
     ///
-    /// `end`: where the log ends now, in the last of `chunks` or before them.
-    pub fn amend(&self, dir: &dyn Dir, store_path: &str, in_force: &Manifest, number: u64, end: LogEnd, chunks: &Chunks) -> Result<bool> {
+    /// `recovered`: where the log ends now, in the last of `chunks` or before them, and which batches are in it.
+    pub fn amend(
+        &self,
+        dir: &dyn Dir,
+        store_path: &str,
+        in_force: &Manifest,
+        number: u64,
+        recovered: (LogEnd, &Outcomes),
+        chunks: &Chunks,
+    ) -> Result<bool> {
+        let (end, outcomes) = recovered;
         if !self.cut || !self.may_write || end.chunk > in_force.covers {
             return Ok(false);
         }
         let kept: Vec<LogEnd> = chunks.by_age().iter().filter_map(|chunk| chunk.end()).collect();
         let newest = kept.last().map_or(0, |last| last.chunk);
-        let manifest = Manifest { store: in_force.store, number, covers: end.chunk, newest, watermark: end.last_seq, chunks: kept };
+        let (covers, watermark, outcomes) = (end.chunk, end.last_seq, outcomes.clone());
+        let manifest = Manifest { store: in_force.store, number, covers, newest, watermark, chunks: kept, outcomes };
         manifest::write(dir, &manifest).map_err(|e| {
             let name = manifest::file_name(number);
             Error::from_io(format_args!("store {store_path}: cannot write {name}"), &e)

@@ -10,7 +10,7 @@ use super::chunks::{Chunks, file_name};
 use super::frame::LogEnd;
 use super::index::Index;
 use super::inventory::{Found, chain_of, check_identities, missing, read_manifest, take_inventory};
-use super::log::LogStart;
+use super::log::{LogStart, PREPARED_NAME};
 use super::manifest;
 use super::options::Options;
 use super::prefix::Prefix;
@@ -20,6 +20,8 @@ use crate::base::error::{Error, Result};
 use crate::base::log;
 use crate::base::random;
 use crate::base::sync::atomic::Ordering;
+use crate::engine::outcome::Outcomes;
+use crate::engine::outcome::opening_of;
 use crate::io::Dir;
 use std::cell::RefCell;
 
@@ -55,6 +57,8 @@ pub struct Recovered {
     pub loaded_keys: u64,
     /// Bytes of log that were gone through.
     pub replayed: u64,
+    /// Which batches were committed.
+    pub outcomes: Outcomes,
 }
 
 /// A store whose files are known, about to be read.
@@ -69,6 +73,8 @@ pub struct Store<'a> {
     covers: u64,
     /// The file beside the chunks that proves most about the log.
     pub witness: Option<Witness>,
+    /// Batches that were committed, as the manifest says.
+    outcomes: Outcomes,
     /// What to do about damage.
     pub prefix: &'a RefCell<Prefix>,
 }
@@ -88,6 +94,7 @@ enum Reading {
         end: LogEnd,
         loaded_keys: u64,
         replayed: u64,
+        outcomes: Outcomes,
     },
     /// The checkpoint does not fit.
     Unfit,
@@ -125,6 +132,7 @@ fn look(
     let mut inventory = take_inventory(dir, store_path, &mut prefix)?;
     inventory.found.sort_by_key(|found| found.header.chunk);
     let epoch = inventory.found.iter().map(|found| found.header.epoch).max().unwrap_or(0).saturating_add(1);
+    let chance = random::secret_u64() as u32;
     check_number(inventory.highest_id, || file_name(inventory.highest_id), store_path)?;
     let next_chunk = inventory.highest_id + 1;
     let next_manifest = inventory.manifests.iter().max().copied().unwrap_or(0).saturating_add(1);
@@ -140,30 +148,55 @@ fn look(
         let mut store = [0; 16];
         store[..8].copy_from_slice(&random::secret_u64().to_le_bytes());
         store[8..].copy_from_slice(&random::secret_u64().to_le_bytes());
-        let leftovers = inventory.unfinished.into_iter().map(file_name).collect();
-        let (end, given_up) = (LogEnd::default(), Vec::new());
-        let start = LogStart { store, epoch, next_chunk, end, last_given: 0, leftovers, given_up, next_manifest, manifest: None };
+        let mut leftovers: Vec<_> = inventory.unfinished.into_iter().map(file_name).collect();
+        leftovers.extend(inventory.prepared.then(|| PREPARED_NAME.to_owned()));
+        let start = LogStart {
+            store,
+            epoch,
+            chance,
+            next_chunk,
+            end: LogEnd::default(),
+            last_given: 0,
+            leftovers,
+            given_up: Vec::new(),
+            next_manifest,
+            manifest: None,
+            reserve: inventory.reserve,
+        };
         files.others = numbers;
-        return Ok(Some(Recovered { start, index: Index::new()?, secret, checkpoints: files, loaded_keys: 0, replayed: 0 }));
+        return Ok(Some(Recovered {
+            start,
+            index: Index::new()?,
+            secret,
+            checkpoints: files,
+            loaded_keys: 0,
+            replayed: 0,
+            outcomes: Outcomes::default(),
+        }));
     };
     check_identities(&inventory, &store, store_path)?;
     let manifest = read_manifest(dir, &inventory, &store, store_path)?;
-    let manifests = inventory.manifests.clone();
+    let (manifests, reserve, prepared) = (inventory.manifests.clone(), inventory.reserve, inventory.prepared);
     let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path, &mut prefix)?;
+    leftovers.extend(prepared.then(|| PREPARED_NAME.to_owned()));
     let (known, foreign): (Vec<_>, Vec<_>) = known.into_iter().partition(|checkpoint| checkpoint.head.store == store);
     let covers = manifest.as_ref().map_or(0, |manifest| manifest.covers);
     let by_checkpoint = known.iter().map(|checkpoint| Witness { name: checkpoint.name(), last_seq: checkpoint.tail.end.last_seq });
     let by_manifest = manifest.iter().map(|manifest| Witness { name: manifest::file_name(manifest.number), last_seq: manifest.watermark });
     let witness = by_checkpoint.chain(by_manifest).max_by_key(|witness| witness.last_seq);
     let prefix = RefCell::new(prefix);
-    let found = Store { path: store_path, chunks, chain: &chain, covers, witness, prefix: &prefix };
+    let outcomes = manifest.as_ref().map_or_else(Outcomes::default, |manifest| manifest.outcomes.clone());
+    let found = Store { path: store_path, chunks, chain: &chain, covers, witness, outcomes, prefix: &prefix };
     let (reading, used) = found.read_best(dir, &known, secret, tell)?;
-    let Reading::Done { index, end, loaded_keys, replayed } = reading else { return Ok(None) };
+    let Reading::Done { index, end, loaded_keys, replayed, mut outcomes } = reading else { return Ok(None) };
     // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
     let behind = &chain[found.kept(&end)..];
     let mut prefix = prefix.into_inner();
     for header in behind.iter().map(|found| &found.header) {
         if prefix.cut { prefix.give_up_chunk(store_path, header) } else { leftovers.push(file_name(header.chunk)) }
+    }
+    if prefix.cut {
+        outcomes.forget_before(opening_of(epoch, 0));
     }
     let last_given = end.last_seq.max(prefix.last_seq);
     check_number(last_given, || format!("record {last_given}"), store_path)?;
@@ -171,7 +204,7 @@ fn look(
     let next_chunk = next_chunk.max(covers.saturating_add(1));
     let mut in_force = manifest.as_ref().map(|manifest| manifest.number);
     if let Some(manifest) = &manifest
-        && prefix.amend(dir, store_path, manifest, next_manifest, end, chunks)?
+        && prefix.amend(dir, store_path, manifest, next_manifest, (end, &outcomes), chunks)?
     {
         in_force = Some(next_manifest);
     }
@@ -186,12 +219,25 @@ fn look(
     }
     let given_up = prefix.files;
     Ok(Some(Recovered {
-        start: LogStart { store, epoch, next_chunk, end, last_given, leftovers, given_up, next_manifest, manifest: in_force },
+        start: LogStart {
+            store,
+            epoch,
+            chance,
+            next_chunk,
+            end,
+            last_given,
+            leftovers,
+            given_up,
+            next_manifest,
+            manifest: in_force,
+            reserve,
+        },
         index,
         secret: used.map_or(secret, |checkpoint| checkpoint.head.secret),
         checkpoints: files,
         loaded_keys,
         replayed,
+        outcomes,
     }))
 }
 
@@ -250,10 +296,11 @@ impl Store<'_> {
             std::cmp::Ordering::Greater => found.len,
         };
         let total = self.chain.iter().map(to_replay).sum();
-        let (end, passed, durable) = applier.run(total >= BYTES_FOR_TWO, |apply| {
+        let (end, passed, durable, outcomes) = applier.run(total >= BYTES_FOR_TWO, |apply| {
             let mut replay = Replay::new(self, secret, from, total, apply, &mut *tell);
             replay.chain()?;
-            Ok((replay.end, replay.passed, replay.is_durable(dir)?))
+            let durable = replay.is_durable(dir)?;
+            Ok((replay.end, replay.passed, durable, replay.outcomes))
         })?;
         tell(Progress { done: total, total });
         if !durable {
@@ -271,9 +318,19 @@ impl Store<'_> {
             self.forget_removed(&mut applier)?;
         }
         match self.count(&mut applier) {
-            true => Ok(Reading::Done { index: applier.index, end, loaded_keys, replayed: total }),
+            true => Ok(Reading::Done { index: applier.index, end, loaded_keys, replayed: total, outcomes }),
             false => Ok(Reading::Unfit),
         }
+    }
+
+    /// The batches that are known to have been committed, whatever a replay from there finds.
+    pub fn outcomes_before(&self, from: Option<&Checkpoint>) -> Outcomes {
+        if self.prefix.borrow().cut {
+            return Outcomes::default(); // some of it may be among what is given up
+        }
+        // Of two that tell the same story, the one that goes further.
+        let newer = from.map(|checkpoint| &checkpoint.tail.outcomes).filter(|known| known.last() > self.outcomes.last());
+        newer.unwrap_or(&self.outcomes).clone()
     }
 
     /// How many chunks of the chain hold what counts, if the log ends at `end`.
@@ -326,6 +383,7 @@ impl Store<'_> {
             seen.chunk.record_bytes.store(counts.record_bytes, Ordering::Relaxed);
             seen.chunk.dead_bytes.store(counts.dead_bytes, Ordering::Relaxed);
             seen.chunk.tombstones.store(counts.tombstones, Ordering::Relaxed);
+            seen.chunk.tombstone_bytes.store(counts.tombstone_bytes, Ordering::Relaxed);
             counts.dead_bytes <= counts.record_bytes
         })
     }
@@ -337,7 +395,8 @@ fn load(checkpoint: &Checkpoint, applier: &mut Applier) -> Result<bool> {
     for slot in &checkpoint.tail.slots {
         let live_bytes = live.get(slot.slot as usize).copied().unwrap_or(0);
         let dead_bytes = slot.record_bytes.wrapping_sub(live_bytes);
-        *applier.slot(slot.slot)? = Counts { record_bytes: slot.record_bytes, dead_bytes, tombstones: slot.tombstones };
+        let (tombstones, tombstone_bytes) = (slot.tombstones, slot.tombstone_bytes);
+        *applier.slot(slot.slot)? = Counts { record_bytes: slot.record_bytes, dead_bytes, tombstones, tombstone_bytes };
     }
     Ok(true)
 }

@@ -22,6 +22,7 @@ use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
+use crate::engine::outcome::{BatchId, Outcomes};
 use crate::engine::record::{ALIGN, HEADER_LEN, Record, stored_sum};
 use crate::io::Dir;
 use std::collections::VecDeque;
@@ -50,6 +51,8 @@ trait Take {
     fn take(&mut self, record: &Record<'_>, offset: u64, len: usize);
     /// Those of this frame do not count.
     fn give_back(&mut self);
+    /// The frame is good, and this batch is in it.
+    fn batch(&mut self, number: u64);
 }
 
 /// Only the check matters.
@@ -61,6 +64,7 @@ impl Take for Nothing {
     }
     fn take(&mut self, _: &Record<'_>, _: u64, _: usize) {}
     fn give_back(&mut self) {}
+    fn batch(&mut self, _: u64) {}
 }
 
 /// What is to be applied.
@@ -70,6 +74,9 @@ struct Ops<'a> {
     before: usize,
     hasher: &'a KeyHasher,
     slot: u32,
+    outcomes: &'a mut Outcomes,
+    /// The opening that has written the chunk.
+    opening: u64,
 }
 
 impl Take for Ops<'_> {
@@ -83,6 +90,9 @@ impl Take for Ops<'_> {
     }
     fn give_back(&mut self) {
         self.ops.truncate(self.before);
+    }
+    fn batch(&mut self, number: u64) {
+        self.outcomes.add(BatchId { opening: self.opening, number });
     }
 }
 
@@ -101,6 +111,8 @@ pub struct Replay<'a> {
     /// Where frames begin that nothing proves durable yet, by rising sequence numbers; the first is the one that counts.
     doubts: VecDeque<Doubt>,
     batch: Batch,
+    /// Which batches were committed.
+    pub outcomes: Outcomes,
     apply: &'a mut dyn FnMut(Batch) -> Result<Batch>,
     progress: Progress,
     tell: &'a mut dyn FnMut(Progress),
@@ -125,6 +137,7 @@ impl<'a> Replay<'a> {
             watermark: store.witness.as_ref().map_or(0, |witness| witness.last_seq),
             doubts: VecDeque::new(),
             batch: Batch::default(),
+            outcomes: store.outcomes_before(from),
             apply,
             progress: Progress { done: 0, total },
             tell,
@@ -313,10 +326,13 @@ impl<'a> Replay<'a> {
         let mut window = Window::new(&*found.file, limit);
         let mut at = if self.end.chunk == chunk.id { self.end.valid_bytes } else { CHUNK_HEADER_LEN as u64 };
         let mut batch = std::mem::take(&mut self.batch);
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        let opening = found.header.opening();
         batch.slot = chunk.slot;
         loop {
             let hasher = self.hasher;
-            let mut ops = Ops { before: batch.ops.len(), ops: &mut batch.ops, hasher: &hasher, slot: chunk.slot };
+            let (before, ops) = (batch.ops.len(), &mut batch.ops);
+            let mut ops = Ops { before, ops, hasher: &hasher, slot: chunk.slot, outcomes: &mut outcomes, opening };
             let Some(good) = self.next_frame(&mut window, found, at, &self.end, &mut ops)? else { break };
             at = good.at + good.len;
             if good.header.kind == FrameKind::Data && (good.at % BLOCK_BYTES as u64 == 0 || self.doubts.is_empty()) {
@@ -331,7 +347,7 @@ impl<'a> Replay<'a> {
                 (self.tell)(self.progress);
             }
         }
-        self.batch = batch;
+        (self.batch, self.outcomes) = (batch, outcomes);
         self.flush()?;
         let rest_is_zero = is_zero(&mut window, at, limit).map_err(|e| self.read_failed(found, &e))?;
         Ok((at, rest_is_zero))
@@ -371,6 +387,7 @@ impl<'a> Replay<'a> {
             take.give_back();
             return Ok(None);
         }
+        table.chunks_exact(BATCH_ENTRY_LEN).for_each(|entry| take.batch(BatchEntry::decode(entry).batch_id));
         // A frame without records says something of the log and is no part of it: nothing depends on whether it
         // reached the disk.
         let end = match header.kind {

@@ -100,6 +100,24 @@ pub static TABLE: &[Spec] = &[
         get: |options| u64::from(options.read_only),
         set: |options, value| options.read_only = value != 0,
     },
+    Spec {
+        name: "reserve_percent",
+        kind: Kind::Percent { max: 200 },
+        automatic: None,
+        meaning: "Disk space that a store of more than a chunk or two keeps for the day when the disk is full, as a share of \
+                  chunk_bytes: deletes and compaction make room with it. 0: none.",
+        get: |options| options.reserve_percent,
+        set: |options, value| options.reserve_percent = value,
+    },
+    Spec {
+        name: "prepare_chunks",
+        kind: Kind::Bool,
+        automatic: None,
+        meaning: "While batches are made durable one by one, the file for the next chunk is written full of zeros ahead of its use: \
+                  durable writes are about twice as quick then. It takes the space of a chunk.",
+        get: |options| u64::from(options.prepare_chunks),
+        set: |options, value| options.prepare_chunks = value != 0,
+    },
 ];
 
 /// Options that somebody has set, each at most once. The others have their defaults.
@@ -167,7 +185,15 @@ impl OptionSet {
                 "the hot log holds whole chunks: make it larger, or chunk_bytes smaller, or set it to 0",
             );
         }
-        let for_writers = ["min_fill_rate", "compaction_rate_limit", "chunk_bytes", "checkpoint_log_bytes", "beat_idle_ms"];
+        let for_writers = [
+            "min_fill_rate",
+            "compaction_rate_limit",
+            "chunk_bytes",
+            "checkpoint_log_bytes",
+            "beat_idle_ms",
+            "reserve_percent",
+            "prepare_chunks",
+        ];
         match for_writers.iter().find(|name| options.read_only && self.is_set(name)) {
             Some(name) => contradict("read_only", name, "whoever only reads writes no chunks: leave one of them out"),
             None => Ok(()),

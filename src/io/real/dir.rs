@@ -90,6 +90,10 @@ impl Dir for RealDir {
         sys::sync(self.fd.as_fd())
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        sys::free_bytes(self.fd.as_fd()).ok()
+    }
+
     fn lock(&self, name: &str) -> io::Result<Box<dyn Any + Send + Sync>> {
         let name = sys::file_name(name)?;
         if self.read_only {

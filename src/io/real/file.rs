@@ -5,7 +5,7 @@
 //! bytes are durable in a file that was deleted, or whose descriptor the host program has given to another file.
 #![allow(unsafe_code)]
 
-use super::super::File;
+use super::super::{File, write_all_at};
 use super::limit::SizeLimit;
 use super::sys;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
@@ -99,6 +99,20 @@ impl RealFile {
         if n == -1 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
     }
 
+    /// Makes a file that is shorter `len` bytes long, without a hole. What it has already stays.
+    fn write_zeros(&self, len: u64) -> io::Result<()> {
+        static PIECE: [u8; 1 << 16] = [0; 1 << 16];
+        let mut at = File::len(self)?;
+        if sys::free_bytes(self.fd.as_fd()).is_ok_and(|free| free < len.saturating_sub(at)) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC)); // sooner than by filling what is left
+        }
+        while at < len {
+            let bytes = PIECE.len().min(usize::try_from(len - at).unwrap_or(usize::MAX));
+            at += write_all_at(self, &mut [IoSlice::new(&PIECE[..bytes])], at, false).map(|_| bytes as u64)?;
+        }
+        Ok(())
+    }
+
     fn datasync(&self) -> io::Result<()> {
         // SAFETY: the descriptor is ours and open.
         match unsafe { libc::fdatasync(self.fd.as_raw_fd()) } {
@@ -155,6 +169,17 @@ impl File for RealFile {
         // SAFETY: the descriptor is ours and open.
         sys::retry(|| unsafe { libc::ftruncate(self.fd.as_raw_fd(), place) })?;
         Ok(())
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        self.check_writable()?;
+        let end = file_offset(len)?;
+        let _limit = SizeLimit::before_growing_to(len);
+        // SAFETY: the descriptor is ours and open.
+        match sys::retry(|| unsafe { libc::fallocate(self.fd.as_raw_fd(), 0, 0, end) }) {
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => self.write_zeros(len),
+            other => other.map(drop),
+        }
     }
 
     fn descriptor(&self) -> Option<RawFd> {

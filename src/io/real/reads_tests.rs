@@ -32,6 +32,9 @@ impl File for Odd {
     fn set_len(&self, _: u64) -> io::Result<()> {
         Ok(())
     }
+    fn allocate(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
     fn descriptor(&self) -> Option<RawFd> {
         self.0
     }
@@ -154,6 +157,9 @@ impl File for Slow {
         Ok(())
     }
     fn set_len(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn allocate(&self, _: u64) -> io::Result<()> {
         Ok(())
     }
     fn descriptor(&self) -> Option<RawFd> {

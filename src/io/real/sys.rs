@@ -65,6 +65,15 @@ pub(super) fn stat_at(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<libc::stat
     Ok(stat)
 }
 
+/// Bytes that this user may still write to the file system of an open file.
+pub(super) fn free_bytes(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    // SAFETY: `stat` is plain data for which zeros are valid; the kernel fills it.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: `fd` is open while it is borrowed, and `stat` is a place of the right type.
+    retry(|| unsafe { libc::fstatvfs(fd.as_raw_fd(), &mut stat) })?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
 /// `fsync`. An interruption is handed on: a sync that did not say yes is never repeated here.
 pub(super) fn sync(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: `fd` is open while it is borrowed.

@@ -97,6 +97,10 @@ impl Dir for SimDir {
         Ok(())
     }
 
+    fn free_bytes(&self) -> Option<u64> {
+        self.state.lock().space
+    }
+
     fn lock(&self, name: &str) -> io::Result<Box<dyn Any + Send + Sync>> {
         let mut state = self.state.lock();
         state.admit(Calls::LOCK)?;
@@ -225,6 +229,26 @@ impl File for SimFile {
             Verdict::Go if len > i64::MAX as u64 => Err(io::Error::from_raw_os_error(libc::EFBIG)),
             Verdict::Go => {
                 state.file(self.id)?.set_len(len);
+                Ok(())
+            }
+            Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Verdict::Cut => cut(state, CutCall::SetLen { file: self.id, len }),
+        }
+    }
+
+    fn allocate(&self, len: u64) -> io::Result<()> {
+        check_writable(self.read_only)?;
+        let mut state = self.state.lock();
+        match state.judge(Calls::ALLOCATE)? {
+            Verdict::Go => {
+                let growth = len.saturating_sub(state.file(self.id)?.seen().len());
+                if state.space.is_some_and(|left| left < growth) {
+                    return Err(io::Error::from_raw_os_error(libc::ENOSPC));
+                }
+                state.space = state.space.map(|left| left - growth);
+                if growth > 0 {
+                    state.file(self.id)?.set_len(len);
+                }
                 Ok(())
             }
             Verdict::Fail(errno) => Err(io::Error::from_raw_os_error(errno)),

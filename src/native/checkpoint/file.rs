@@ -4,6 +4,7 @@
 
 use crate::base::crc;
 use crate::base::limits::BLOCK_BYTES;
+use crate::engine::outcome::{Outcomes, RANGE_LEN};
 use crate::native::frame::{Fields, LogEnd, Salt, u32_at, u64_at};
 use crate::native::index::{ENTRY_LEN, SEGMENTS};
 
@@ -26,7 +27,10 @@ const SLOT_LEN: usize = 64;
 /// The footer says where the blocks of every so-manieth part of the segments begin: several threads can read at once.
 pub const MARKS: usize = 16;
 
-const _: () = assert!(72 + 8 * MARKS + 4 <= FOOTER_LEN && SEGMENTS.is_multiple_of(MARKS));
+/// Where in the footer the number of ranges stands.
+const RANGES_AT: usize = 72 + 8 * MARKS;
+
+const _: () = assert!(RANGES_AT + 8 + 4 <= FOOTER_LEN && SEGMENTS.is_multiple_of(MARKS));
 
 /// The header: what is known when a checkpoint is begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +58,8 @@ pub struct Slot {
     pub record_bytes: u64,
     /// Deletes among these.
     pub tombstones: u64,
+    /// Bytes of the deletes.
+    pub tombstone_bytes: u64,
 }
 
 /// What is known when the last entry is written.
@@ -67,6 +73,8 @@ pub struct Tail {
     pub entries: u64,
     /// No entry is newer than this, and the log up to here was on stable storage.
     pub end: LogEnd,
+    /// Batches that were committed by then.
+    pub outcomes: Outcomes,
     /// Where the blocks of every `SEGMENTS / MARKS` segments begin.
     pub marks: [u64; MARKS],
 }
@@ -110,9 +118,11 @@ impl Head {
 }
 
 impl Tail {
-    /// The bytes behind the blocks: slots, then the footer.
+    /// The bytes behind the blocks: slots, ranges of batches, then the footer.
     pub fn encode(&self, number: u64, salt: Salt) -> Vec<u8> {
-        let mut bytes = vec![0; self.slots.len() * SLOT_LEN + FOOTER_LEN];
+        let mut ranges = Vec::new();
+        self.outcomes.encode(&mut ranges);
+        let mut bytes = vec![0; self.slots.len() * SLOT_LEN + ranges.len() + FOOTER_LEN];
         let mut put = Fields { bytes: &mut bytes, at: 0 };
         for slot in &self.slots {
             put.u32(slot.slot);
@@ -120,8 +130,9 @@ impl Tail {
             put_end(&mut put, &LogEnd { chunk: slot.chunk, ..slot.end.unwrap_or_default() });
             put.u64(slot.record_bytes);
             put.u64(slot.tombstones);
-            put.u64(0);
+            put.u64(slot.tombstone_bytes);
         }
+        put.bytes(&ranges);
         put.bytes(&END_MAGIC);
         put.u64(number);
         put.u64(self.at);
@@ -129,6 +140,7 @@ impl Tail {
         put.u64(self.entries);
         put_end(&mut put, &self.end);
         self.marks.iter().for_each(|mark| put.u64(*mark));
+        put.u64((ranges.len() / RANGE_LEN) as u64);
         let sum_at = bytes.len() - 4;
         let sum = crc::crc32c(&bytes[..sum_at]) ^ salt.at(self.at);
         bytes[sum_at..].copy_from_slice(&sum.to_le_bytes());
@@ -138,25 +150,26 @@ impl Tail {
     /// Where the tail of a file of `len` bytes with this footer begins, if that can be.
     pub fn place(footer: &[u8], len: u64) -> Option<u64> {
         let footer = footer.get(..FOOTER_LEN)?;
-        let (at, slots) = (u64_at(footer, 16), u64_at(footer, 24));
-        let expected = slots.checked_mul(SLOT_LEN as u64)?.checked_add(FOOTER_LEN as u64)?.checked_add(at)?;
+        let (at, slots, ranges) = (u64_at(footer, 16), u64_at(footer, 24), u64_at(footer, RANGES_AT));
+        let tables = slots.checked_mul(SLOT_LEN as u64)?.checked_add(ranges.checked_mul(RANGE_LEN as u64)?)?;
+        let expected = tables.checked_add(FOOTER_LEN as u64)?.checked_add(at)?;
         (footer[..8] == END_MAGIC && expected == len && at >= HEAD_LEN as u64).then_some(at)
     }
 
     /// Reads what lies from `at` to the end of the file.
     pub fn decode(bytes: &[u8], at: u64, number: u64, salt: Salt) -> Option<Tail> {
-        let slots_len = bytes.len().checked_sub(FOOTER_LEN)?;
-        let (slots, footer) = bytes.split_at(slots_len);
+        let (tables, footer) = bytes.split_at(bytes.len().checked_sub(FOOTER_LEN)?);
         let sum = crc::crc32c(&bytes[..bytes.len() - 4]) ^ salt.at(at);
         if u32_at(footer, FOOTER_LEN - 4) != sum || Tail::place(footer, at + bytes.len() as u64) != Some(at) || u64_at(footer, 8) != number
         {
             return None;
         }
+        let (slots, ranges) = tables.split_at_checked((u64_at(footer, 24) as usize).checked_mul(SLOT_LEN)?)?;
         let slot_of = |bytes: &[u8]| {
             let end = end_at(bytes, 8);
             let sealed = u32_at(bytes, 4) != 0;
-            let (record_bytes, tombstones) = (u64_at(bytes, 40), u64_at(bytes, 48));
-            Slot { slot: u32_at(bytes, 0), chunk: end.chunk, end: sealed.then_some(end), record_bytes, tombstones }
+            let [record_bytes, tombstones, tombstone_bytes] = [40, 48, 56].map(|at| u64_at(bytes, at));
+            Slot { slot: u32_at(bytes, 0), chunk: end.chunk, end: sealed.then_some(end), record_bytes, tombstones, tombstone_bytes }
         };
         let mut marks = [0; MARKS];
         marks.iter_mut().enumerate().for_each(|(i, mark)| *mark = u64_at(footer, 72 + 8 * i));
@@ -165,6 +178,7 @@ impl Tail {
             slots: slots.chunks_exact(SLOT_LEN).map(slot_of).collect(),
             entries: u64_at(footer, 32),
             end: end_at(footer, 40),
+            outcomes: Outcomes::decode(ranges),
             marks,
         })
     }
@@ -209,6 +223,7 @@ fn end_at(bytes: &[u8], at: usize) -> LogEnd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::BatchId;
 
     fn end(chunk: u64) -> LogEnd {
         LogEnd { chunk, valid_bytes: 5000, last_seq: 70, digest: 0xfeed }
@@ -220,9 +235,11 @@ mod tests {
         let good = head.encode();
         assert_eq!(Head::decode(&good), Some(head));
         let salt = salt(&head.store, 3);
-        let slot = Slot { slot: 2, chunk: 4, end: Some(end(4)), record_bytes: 640, tombstones: 1 };
+        let slot = Slot { slot: 2, chunk: 4, end: Some(end(4)), record_bytes: 640, tombstones: 1, tombstone_bytes: 24 };
         let slots = vec![slot, Slot { slot: 5, chunk: 6, ..Slot::default() }];
-        let tail = Tail { at: 9000, slots, entries: 17, end: end(5), marks: std::array::from_fn(|i| i as u64) };
+        let mut outcomes = Outcomes::default();
+        outcomes.add(BatchId { opening: 4, number: 9 });
+        let tail = Tail { at: 9000, slots, entries: 17, end: end(5), outcomes, marks: std::array::from_fn(|i| i as u64) };
         let good_tail = tail.encode(3, salt);
         let len = 9000 + good_tail.len() as u64;
         assert_eq!(Tail::place(&good_tail[good_tail.len() - FOOTER_LEN..], len), Some(9000));

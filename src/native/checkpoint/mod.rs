@@ -10,7 +10,7 @@
 //!
 //! The copy is fuzzy: commits go on while segments are copied one by one. All that lies before `start` is in the entries,
 //! nothing behind `end` is; in between, some is and some is not. Replaying the log from `start` makes all of it right,
-//! for each record there is put or removed again, in order. Record bytes and tombstones of a chunk are counted up to
+//! for each record there is put or removed again, in order. Record bytes and deletes of a chunk are counted up to
 //! `start`, and by the replay from there on. The log was on stable storage up to `end` before the footer was written. So
 //! a good footer also proves what the log must hold: if a log ends before it, acknowledged data is gone, and the store
 //! is refused, as for the watermark of a frame. (Then the error is the log's, and the checkpoint its witness.)

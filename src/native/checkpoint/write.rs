@@ -31,8 +31,8 @@ const LOG_PER_BYTE: u64 = 4;
 /// Where the log stood when a checkpoint was begun, and what the chunks had counted then.
 struct Start {
     end: LogEnd,
-    /// Chunk, record bytes, tombstones.
-    counted: Vec<(u64, u64, u64)>,
+    /// Chunk; record bytes, deletes, bytes of deletes.
+    counted: Vec<(u64, [u64; 3])>,
 }
 
 impl NativeEngine {
@@ -123,7 +123,7 @@ impl NativeEngine {
         counted.try_reserve_exact(view.len()).map_err(|_| no_memory())?;
         counted.extend(view.iter().flatten().map(|seen| {
             let chunk = &seen.chunk;
-            (chunk.id, chunk.record_bytes.load(Ordering::Relaxed), chunk.tombstones.load(Ordering::Relaxed))
+            (chunk.id, [&chunk.record_bytes, &chunk.tombstones, &chunk.tombstone_bytes].map(|count| count.load(Ordering::Relaxed)))
         }));
         drop(index);
         counted.sort_unstable();
@@ -145,11 +145,11 @@ impl NativeEngine {
         let (entries, marks) = self.copy_index(&mut out, between)?;
         between(SEGMENTS);
         // Nothing was removed since the first segment was copied, so what slots mean now, they meant all the time.
-        let (end, slots) = {
+        let (end, outcomes, slots) = {
             let _index = self.index.read();
-            (*self.reached.lock(), self.slots(start)?)
+            (*self.reached.lock(), self.outcomes.lock().clone(), self.slots(start)?)
         };
-        let tail = Tail { at: out.at + out.buffer.len() as u64, slots, entries, end, marks };
+        let tail = Tail { at: out.at + out.buffer.len() as u64, slots, entries, end, outcomes, marks };
         out.flush()?;
         if !planted(Bug::CheckpointBeyondLog) {
             self.sync_in_turn()?;
@@ -201,8 +201,8 @@ impl NativeEngine {
         slots.extend(view.iter().flatten().map(|seen| {
             let chunk = &seen.chunk;
             let counted = start.counted.binary_search_by_key(&chunk.id, |(id, ..)| *id).ok();
-            let (record_bytes, tombstones) = counted.map_or((0, 0), |at| (start.counted[at].1, start.counted[at].2));
-            Slot { slot: chunk.slot, chunk: chunk.id, end: chunk.end(), record_bytes, tombstones }
+            let [record_bytes, tombstones, tombstone_bytes] = counted.map_or([0; 3], |at| start.counted[at].1);
+            Slot { slot: chunk.slot, chunk: chunk.id, end: chunk.end(), record_bytes, tombstones, tombstone_bytes }
         }));
         slots.sort_unstable_by_key(|slot: &Slot| slot.chunk);
         Ok(slots)

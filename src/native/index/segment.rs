@@ -17,11 +17,11 @@ use crate::base::prefetch;
 const WIDTH: usize = 4;
 
 /// Keys a segment may hold per 16 slots before it grows; beyond, too many keys overflow into other lines.
-const GOOD_LOAD: usize = 13;
+const GOOD_LOAD: usize = 14;
 
 /// Keys and reservations together, per 16 slots: reservations are mostly for keys that are here already, and are
 /// not worth growing for while each could still be honoured.
-const FULL_LOAD: usize = 14;
+const FULL_LOAD: usize = 15;
 
 /// A full line is one cache line.
 #[derive(Clone, Copy)]

@@ -45,6 +45,7 @@ fn failures(kind: Calls) -> &'static [Failure] {
         }
         Calls::SYNC | Calls::SYNC_DIR => &[Errno(EIO), Errno(ENOSPC), Errno(EDQUOT), Errno(EINTR), Errno(ENOMEM)],
         Calls::CREATE => &[Errno(EIO), Errno(ENOSPC), Errno(EDQUOT), Errno(EMFILE), Errno(ENOMEM), Errno(EINTR)],
+        Calls::ALLOCATE => &[Errno(EIO), Errno(ENOSPC), Errno(EDQUOT), Errno(EFBIG)],
         Calls::OPEN | Calls::LOCK | Calls::OPEN_DIR => &[Errno(EIO), Errno(EMFILE), Errno(ENOMEM), Errno(EINTR)],
         _ => &[Errno(EIO), Errno(ENOMEM)],
     }

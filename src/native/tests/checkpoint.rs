@@ -35,9 +35,9 @@ fn anatomy(engine: &NativeEngine) -> Anatomy {
         entries.insert(tag, (seen.chunk.id, place.offset(), place.len_at_most()));
     });
     let about = |chunk: Arc<Chunk>| {
-        let [record_bytes, dead_bytes, tombstones] =
-            [&chunk.record_bytes, &chunk.dead_bytes, &chunk.tombstones].map(|count| count.load(Ordering::Relaxed));
-        (chunk.id, chunk.end(), record_bytes, dead_bytes, tombstones)
+        let [record_bytes, dead_bytes, tombstone_bytes] =
+            [&chunk.record_bytes, &chunk.dead_bytes, &chunk.tombstone_bytes].map(|count| count.load(Ordering::Relaxed));
+        (chunk.id, chunk.end(), record_bytes, dead_bytes, tombstone_bytes)
     };
     Anatomy { entries, chunks: engine.chunks.by_age().into_iter().map(about).collect(), end: *engine.reached.lock() }
 }

@@ -9,6 +9,7 @@ use super::model::{End, KEYS, Oracle, State};
 use super::sweep::{Sweep, say};
 use super::workload::Workload;
 use crate::base::random::Random;
+use crate::engine::Engine;
 use crate::io::sim::{SimDisk, Survival};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -92,11 +93,12 @@ impl Exploration {
         self.tally.deep_images += u64::from(image.depth > 1);
         image.disk.set_space(None);
         let disk = image.disk.twin();
-        let state = match open(&disk, self.workload.options).and_then(|engine| state_of(&engine)) {
-            Ok(state) => state,
+        let (engine, state) = match open(&disk, self.workload.options).and_then(|engine| Ok((state_of(&engine)?, engine))) {
+            Ok((state, engine)) => (engine, state),
             Err(error) => panic!("the store that {:?} left cannot be used: {error}", image.end),
         };
         image.oracle.check(&state, image.end).unwrap_or_else(|text| panic!("{text}"));
+        image.oracle.check_outcomes(&state, &|id| engine.batch_outcome(id));
         assert!(!image.oracle.has_checkpoint || has_good_checkpoint(&image.disk), "no checkpoint is left");
         if self.rng.one_in(4) {
             compare_with_full_replay(&image.disk, self.workload.options);
@@ -128,7 +130,12 @@ impl Exploration {
 
 /// Tries one seed: what was tried, and the panic that tells of a violation, if there is one.
 pub fn try_seed(seed: u64) -> (Tally, std::thread::Result<()>) {
-    let mut exploration = Exploration::new(Workload::draw(seed), seed);
+    try_workload(Workload::draw(seed), seed)
+}
+
+/// The same with a workload of another kind.
+pub fn try_workload(workload: Workload, seed: u64) -> (Tally, std::thread::Result<()>) {
+    let mut exploration = Exploration::new(workload, seed);
     let result = catch_unwind(AssertUnwindSafe(|| exploration.explore()));
     (exploration.tally, result)
 }

@@ -9,7 +9,7 @@ use crate::base::random::Random;
 use crate::base::sync::Arc;
 use crate::engine::codec;
 use crate::engine::record::Kind;
-use crate::engine::{Commit, Engine, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, Turn, WriteOp, Writes};
+use crate::engine::{BatchId, Commit, Engine, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, Turn, WriteOp, Writes};
 use crate::io::Disk;
 use crate::io::sim::SimDisk;
 use crate::native::commit::Staged;
@@ -246,8 +246,11 @@ impl Driver {
             batch.id = self.next_batch;
             self.next_batch += 1;
         }
+        let opening = self.engine.opening();
+        let writers = batches.iter().filter(|batch| !batch.effects.is_empty());
+        let ids = writers.map(|batch| BatchId { opening, number: batch.id }).collect();
         let effects = batches.iter().flat_map(|batch| batch.effects.iter().copied()).collect();
-        let number = self.oracle.begin(effects);
+        let number = self.oracle.begin(effects, ids);
         let mut turn = self.engine.turn();
         let staged = turn.stage(|| self.engine.stage(&mut commits(&mut batches)));
         if let Err(error) = &staged {
@@ -256,9 +259,16 @@ impl Driver {
         self.flying.push_back(Flying { turn, group: Some(Group { number, batches, staged, written: None }) });
     }
 
+    /// Makes the file of the next chunk ready, which no durable group waits for.
+    pub fn prepare(&mut self) {
+        if self.engine.log.claim_prepared() {
+            self.engine.log.prepare(&mut || true);
+        }
+    }
+
     /// Gives a beat its place.
     pub fn stage_beat(&mut self) {
-        let number = self.oracle.begin(Vec::new());
+        let number = self.oracle.begin(Vec::new(), Vec::new());
         let mut turn = self.engine.turn();
         let staged = turn.stage(|| self.engine.stage_beat());
         if let Err(error) = &staged {
@@ -462,7 +472,9 @@ impl Driver {
                 // A failed sync may have taken from the kernel what it was to keep.
                 let lost = self.errors.iter().any(|error| error.code == Code::IO);
                 self.oracle.check(&state, if lost { End::PowerCut } else { End::Kill }).unwrap_or_else(|text| panic!("{text}"));
+                let known = self.oracle.check_outcomes(&state, &|id| engine.batch_outcome(id));
                 self.past.push(std::mem::replace(&mut self.oracle, Oracle::new(state)));
+                self.oracle.has_settled(known);
                 self.engine = engine;
                 Ok(())
             }

@@ -20,7 +20,7 @@ fn options() -> Options {
 }
 
 /// Every kind of call that the engine makes.
-pub const KINDS: [Calls; 12] = [
+pub const KINDS: [Calls; 13] = [
     Calls::READ,
     Calls::WRITE,
     Calls::WRITE_DURABLE,
@@ -33,6 +33,7 @@ pub const KINDS: [Calls; 12] = [
     Calls::LOCK,
     Calls::OPEN_DIR,
     Calls::LEN,
+    Calls::ALLOCATE,
 ];
 
 /// Everything that is on the disk.
@@ -110,6 +111,51 @@ pub fn after_a_failed_sync_nothing_is_written_and_reads_go_on() {
         assert_eq!(codes(&read(&driver.engine, &[0, 5])), [Ok(1), Ok(0)]);
         driver.close();
         assert_eq!(driver.errors.last().unwrap().code, Code::IO, "and closing does not call it well");
+    }
+}
+
+/// What each errno means to the group that meets it, and to those behind it.
+#[test]
+fn each_errno_has_its_answer() {
+    use libc::{EACCES, EAGAIN, EBADF, EBUSY, EDQUOT, EFAULT, EFBIG, EINTR, EINVAL, EIO, EMFILE, ENFILE, ENODEV, ENOMEM, ENOSPC};
+    use libc::{EOPNOTSUPP, EROFS, ESTALE};
+    let no_room = [ENOSPC, EDQUOT, EFBIG].map(|errno| (errno, Code::DISK_FULL));
+    let broken = [EIO, EROFS, EACCES, ESTALE, ENODEV, EBADF, EFAULT, EINVAL, EOPNOTSUPP].map(|errno| (errno, Code::IO));
+    let passing = [(EAGAIN, Code::IO), (EBUSY, Code::IO), (ENOMEM, Code::MEM)];
+    let unmade = [(ENOSPC, Code::DISK_FULL), (EDQUOT, Code::DISK_FULL), (EMFILE, Code::FILE), (ENFILE, Code::FILE), (EROFS, Code::SYS)];
+    let unsynced = [EIO, ENOSPC, EDQUOT, EINTR, EAGAIN].map(|errno| (errno, Code::IO));
+    // The call, its errnos, whether writes go on, whether the group is in doubt.
+    type Row<'a> = (Calls, &'a [(i32, Code)], bool, bool);
+    let table: [Row<'_>; 8] = [
+        (Calls::WRITE, &no_room, true, false),
+        (Calls::WRITE_DURABLE, &no_room, true, true),
+        (Calls::WRITE, &passing, true, false),
+        (Calls::WRITE_DURABLE, &passing, true, true),
+        (Calls::WRITE, &broken, false, true),
+        (Calls::WRITE_DURABLE, &broken, false, true),
+        (Calls::SYNC, &unsynced, false, true),
+        (Calls::CREATE, &unmade, true, false),
+    ];
+    for (call, errnos, goes_on, in_doubt) in table {
+        for (errno, code) in errnos {
+            let (disk, mut driver) = small_store();
+            if call != Calls::CREATE {
+                driver.commit(call != Calls::SYNC, &[(0, 1)]).unwrap();
+            }
+            disk.fail_at(1, *errno, false, call);
+            let error = driver.commit(call != Calls::WRITE, &[(0, 2)]).unwrap_err();
+            assert_eq!((error.code, error.in_doubt), (*code, in_doubt), "{call:?}, errno {errno}: {error}");
+            let before = if call == Calls::CREATE { 0 } else { 1 };
+            assert_eq!(codes(&read(&driver.engine, &[0])), [Ok(before)], "reads go on");
+            let next = driver.commit(true, &[(0, 3)]);
+            assert_eq!(next.is_ok(), goes_on, "{call:?}, errno {errno}: {next:?}");
+            assert!(goes_on || next.unwrap_err().message.contains("open it again"));
+            driver.close();
+            driver.reopen(options()).unwrap();
+            if goes_on {
+                assert_eq!(codes(&read(&driver.engine, &[0])), [Ok(3)]);
+            }
+        }
     }
 }
 

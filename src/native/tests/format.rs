@@ -148,7 +148,7 @@ fn read_manifest(disk: &SimDisk) -> Option<Manifest> {
         let bytes = disk.read_raw(&name)?;
         let (first, second) = bytes.split_at(bytes.len() / 2);
         let copy = [first, second].into_iter().find(|copy| {
-            let entries_end = copy.get(12..16).map_or(usize::MAX, |_| 72 + 32 * u32_at(copy, 12) as usize);
+            let entries_end = copy.get(12..16).map_or(usize::MAX, |_| 72 + 32 * u32_at(copy, 12) as usize + 24 * u32_at(copy, 68) as usize);
             copy.len() >= entries_end
                 && copy[..8] == *b"\x89KVM\r\n\x1a\n"
                 && u32_at(copy, 8) == 1

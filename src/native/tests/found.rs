@@ -7,6 +7,7 @@ use crate::base::random::Random;
 use crate::engine::Engine;
 use crate::io::sim::{Calls, Faults, Fill, SimDisk, Survival, Tear};
 use crate::native::Options;
+use crate::native::log::{Purpose, Wanted};
 
 fn options() -> Options {
     super::workload::options(1 << 20, 0)
@@ -244,7 +245,8 @@ fn a_group_that_is_being_staged_does_not_undo_a_cut() {
     commit(&mut driver, true, &[(0, 1)]);
     stage(&mut driver, true, &[(0, 2)]);
     let engine = std::sync::Arc::clone(&driver.engine);
-    let next = engine.log.stage(&engine.chunks, &engine.counters, 1, 1, 64, true).unwrap();
+    let wanted = Wanted { batches: 1, records: 1, payload_len: 64, durable: true, purpose: Purpose::Put };
+    let next = engine.log.stage(&engine.chunks, &engine.counters, &wanted).unwrap();
     disk.set_space(Some(0));
     driver.publish();
     assert_eq!(driver.errors.pop().unwrap().code, Code::DISK_FULL);

@@ -12,10 +12,12 @@ mod driver;
 mod faults;
 mod format;
 mod found;
+mod full;
 mod golden;
 pub(crate) mod histories;
 pub(crate) mod history;
 pub(crate) mod model;
+mod outcomes;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;

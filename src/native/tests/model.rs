@@ -5,6 +5,7 @@
 
 use crate::base::random::Random;
 use crate::engine::record::Record;
+use crate::engine::{BatchId, BatchOutcome};
 
 /// Keys of the universe.
 pub const KEYS: usize = 16;
@@ -89,6 +90,8 @@ pub enum End {
 #[derive(Clone, Debug)]
 struct Group {
     effects: Vec<Effect>,
+    /// Of its batches that write.
+    ids: Vec<BatchId>,
     outcome: Outcome,
 }
 
@@ -103,17 +106,19 @@ pub struct Oracle {
     durable: usize,
     /// A checkpoint was finished: from then on there always is a good one.
     pub has_checkpoint: bool,
+    /// What has become of batches of earlier openings.
+    settled: Vec<(BatchId, BatchOutcome)>,
 }
 
 impl Oracle {
     /// Begins with `base`, all of it durable.
     pub fn new(base: State) -> Oracle {
-        Oracle { base, groups: Vec::new(), visible: base, durable: 0, has_checkpoint: false }
+        Oracle { base, groups: Vec::new(), visible: base, durable: 0, has_checkpoint: false, settled: Vec::new() }
     }
 
     /// A group takes its place; its number.
-    pub fn begin(&mut self, effects: Vec<Effect>) -> usize {
-        self.groups.push(Group { effects, outcome: Outcome::Flying });
+    pub fn begin(&mut self, effects: Vec<Effect>, ids: Vec<BatchId>) -> usize {
+        self.groups.push(Group { effects, ids, outcome: Outcome::Flying });
         self.groups.len() - 1
     }
 
@@ -169,6 +174,33 @@ impl Oracle {
         ))
     }
 
+    /// After the next opening, which has found `found`: the batches that are said to be committed must be those whose effects
+    /// are there, and what was known of earlier ones must still be known. All that is known then.
+    pub fn check_outcomes(&self, found: &State, outcome_of: &dyn Fn(BatchId) -> BatchOutcome) -> Vec<(BatchId, BatchOutcome)> {
+        let mut known = self.settled.clone();
+        for (id, outcome) in &known {
+            assert_eq!(outcome_of(*id), *outcome, "of {id:?}, an earlier batch");
+        }
+        let mut state = self.base;
+        for group in &self.groups {
+            let outcomes: Vec<_> = group.ids.iter().map(|id| (*id, outcome_of(*id))).collect();
+            let Some((_, outcome)) = outcomes.first().copied() else { continue };
+            assert!(outcome != BatchOutcome::Unknown && outcomes.iter().all(|(_, other)| *other == outcome), "{group:?}: {outcomes:?}");
+            assert!(group.outcome != Outcome::Never || outcome == BatchOutcome::NotCommitted, "{group:?} had no effect");
+            if outcome == BatchOutcome::Committed {
+                apply(&mut state, &group.effects);
+            }
+            known.extend(outcomes);
+        }
+        assert_eq!(state, *found, "left: what the batches that are said to be committed have written, of {:?}", self.groups);
+        known
+    }
+
+    /// What is known of batches of earlier openings.
+    pub fn has_settled(&mut self, known: Vec<(BatchId, BatchOutcome)>) {
+        self.settled = known;
+    }
+
     /// Whether `found` is `state` with some of what was never acknowledged: groups in doubt may be there or not, those
     /// that were under way in their order.
     fn reaches(&self, mut state: State, mut next: usize, found: &State) -> bool {
@@ -197,7 +229,7 @@ fn the_oracle_tells_promised_from_possible() {
     };
     let mut oracle = Oracle::new(state(&[1]));
     for (i, outcome) in [Outcome::Published, Outcome::Doubt, Outcome::Never, Outcome::Published, Outcome::Flying].iter().enumerate() {
-        let group = oracle.begin(vec![(0, i as u32 + 2), (1, i as u32 + 2)]);
+        let group = oracle.begin(vec![(0, i as u32 + 2), (1, i as u32 + 2)], Vec::new());
         oracle.end(group, *outcome);
     }
     let found = |oracle: &Oracle, end| -> Vec<u32> {

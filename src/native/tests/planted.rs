@@ -35,7 +35,7 @@ fn rotten_stores() {
 }
 
 fn many_threads() {
-    some(0..600, histories::try_calls);
+    some(0..2000, histories::try_calls);
 }
 
 /// A large test, and a part of it.

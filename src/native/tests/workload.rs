@@ -12,7 +12,7 @@ const IN_FLIGHT_MAX: usize = 4;
 
 /// Options for a store whose background work is done when the test says so.
 pub fn options(chunk_bytes: u64, hot_log_bytes: u64) -> Options {
-    Options { chunk_bytes, hot_log_bytes, background: false, ..Options::default() }
+    Options { chunk_bytes, hot_log_bytes, reserve_percent: 0, background: false, ..Options::default() }
 }
 
 /// One workload.
@@ -48,7 +48,11 @@ impl Workload {
         Workload {
             seed,
             faults,
-            options: Options { checkpoint_log_bytes: [0, 1, 20_000][rng.below(3) as usize], ..options },
+            options: Options {
+                checkpoint_log_bytes: [0, 1, 20_000][rng.below(3) as usize],
+                reserve_percent: (3200 << 10) / chunk_bytes + 50, // something, also with tiny chunks
+                ..options
+            },
             actions: 10 + rng.below(60),
             keys: 2 + rng.below(KEYS as u64 - 1),
             durable_of_8: [0, 2, 4, 8][rng.below(4) as usize],
@@ -65,6 +69,13 @@ impl Workload {
         next.space_one_in = 0;
         next.first_version = self.first_version + (depth << 20);
         next
+    }
+
+    /// The same with small chunks and a disk that is full again and again.
+    pub fn cramped(self) -> Workload {
+        let chunk_bytes = self.options.chunk_bytes.min(16 << 10);
+        let options = Options { chunk_bytes, reserve_percent: (4000 << 10) / chunk_bytes, ..self.options };
+        Workload { options, space_one_in: 6, actions: 40 + self.actions, durable_of_8: self.durable_of_8.max(2), ..self }
     }
 
     /// The same on a disk without chance, where failures are planned.
@@ -125,11 +136,11 @@ impl Run<'_> {
         if space_one_in > 0 && self.rng.one_in(space_one_in) {
             self.full = !self.full;
             self.ever_full |= self.full;
-            let left = [0, 100, 5000, 20_000][self.rng.below(4) as usize];
+            let left = [0, 100, 5000, 20_000, 45_000][self.rng.below(5) as usize];
             driver.disk.set_space(self.full.then_some(left));
             return Ok(());
         }
-        match self.rng.below(39) {
+        match self.rng.below(40) {
             0..12 if driver.in_flight() < IN_FLIGHT_MAX => {
                 let group = self.group(driver);
                 driver.stage(group);
@@ -147,6 +158,7 @@ impl Run<'_> {
                 let more = (0..self.rng.below(8)).map(|_| self.group(driver)).collect();
                 driver.checkpoint(&mut self.rng, more);
             }
+            38 => driver.prepare(),
             _ => return self.reopen(driver),
         }
         Ok(())
@@ -180,6 +192,7 @@ impl Run<'_> {
     }
 
     fn batch(&mut self, driver: &Driver) -> Batch {
+        let only_deletes = self.full && self.rng.one_in(2);
         let writes = match self.rng.below(8) {
             0 => 0,
             1..4 => 1,
@@ -188,7 +201,7 @@ impl Run<'_> {
         let effects: Vec<Effect> = (0..writes)
             .map(|_| {
                 self.version += 1;
-                let version = if self.rng.one_in(5) { 0 } else { self.version };
+                let version = if only_deletes || self.rng.one_in(5) { 0 } else { self.version };
                 (self.rng.below(self.workload.keys) as usize, version)
             })
             .collect();

@@ -47,6 +47,7 @@ impl NativeEngine {
             let to = to.display();
             Error::from_io(format_args!("store {}: the backup in {to} is not complete: empty it and begin anew", self.path), &e)
         };
+        let outcomes = self.outcomes.lock().clone(); // before the end, so that nothing is said to be there that is behind it
         let end = self.log_end();
         let chunks = self.chunks.by_age();
         if !self.options.read_only {
@@ -65,7 +66,7 @@ impl NativeEngine {
             return Ok(BackupReport::default());
         }
         let covers = end.chunk - u64::from(has_last);
-        let manifest = Manifest { store: self.log.store(), number, covers, newest, watermark: end.last_seq, chunks: sealed };
+        let manifest = Manifest { store: self.log.store(), number, covers, newest, watermark: end.last_seq, chunks: sealed, outcomes };
         backup.run(&chunks, end, &manifest).map_err(failed)?;
         Ok(backup.report)
     }

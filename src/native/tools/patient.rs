@@ -81,6 +81,10 @@ impl File for PatientFile {
         Err(io::Error::from_raw_os_error(libc::EROFS))
     }
 
+    fn allocate(&self, _: u64) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(libc::EROFS))
+    }
+
     fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         None
     }

@@ -58,7 +58,8 @@ pub enum Role {
 impl ChunkFile {
     /// The salt of its checksums: from its header, else from the store's identity and the file's name.
     pub fn salt(&self, store: Option<[u8; 16]>) -> Option<Salt> {
-        let stand_in = |store| ChunkHeader { store, chunk: self.id, epoch: 0, before: LogEnd::default(), watermark: 0, created_ms: 0 };
+        let stand_in =
+            |store| ChunkHeader { store, chunk: self.id, epoch: 0, chance: 0, before: LogEnd::default(), watermark: 0, created_ms: 0 };
         self.header.or_else(|| store.map(stand_in)).map(|header| header.salt())
     }
 }

@@ -24,7 +24,7 @@ const PATH: &str = "store";
 const CHUNK_BYTES: u64 = 16 << 10;
 
 fn options() -> Options {
-    Options { chunk_bytes: CHUNK_BYTES, hot_log_bytes: 0, background: false, ..Options::default() }
+    Options { chunk_bytes: CHUNK_BYTES, hot_log_bytes: 0, reserve_percent: 0, background: false, ..Options::default() }
 }
 
 fn open_with(disk: &SimDisk, path: &str, options: Options) -> Result<Arc<NativeEngine>> {

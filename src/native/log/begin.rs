@@ -1,0 +1,98 @@
+//! Beginning a chunk: the file and its header, both on stable storage before a frame is written.
+//!
+//! `log` calls this with its state locked. From then on the header says where the log was cut, if it was.
+
+use super::{Active, Log, LogState, Purpose};
+use crate::base::clock;
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use crate::base::planted::{Bug, planted};
+use crate::base::sync::Arc;
+use crate::base::sync::atomic::Ordering;
+use crate::engine::counters::{AtomicCounters, add};
+use crate::io::{File, write_all_at};
+use crate::native::chunks::{Chunks, file_name};
+use crate::native::frame::{CHUNK_HEADER_LEN, ChunkHeader};
+use std::io::IoSlice;
+
+impl Log {
+    /// Makes the next chunk, for a group; if need be with what the reserve gives.
+    pub(super) fn begin_chunk_for(&self, purpose: Purpose, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
+        self.look_after_reserve(state, chunks, purpose)?;
+        match self.begin_chunk(state, chunks, counters) {
+            Err(error) if error.code == Code::DISK_FULL && self.release_reserve(state, chunks) && purpose != Purpose::Put => {
+                self.begin_chunk(state, chunks, counters)
+            }
+            result => result,
+        }
+    }
+
+    /// Makes the next chunk: file, header, both on stable storage, before anything in it can be acknowledged.
+    pub(super) fn begin_chunk(&self, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
+        let header = ChunkHeader {
+            store: state.store,
+            chunk: state.next_chunk,
+            epoch: state.epoch,
+            chance: state.chance,
+            before: state.end,
+            watermark: self.durable.load(Ordering::Acquire),
+            created_ms: clock::unix_ms(),
+        };
+        let name = file_name(header.chunk);
+        let failed = |e: &std::io::Error| {
+            let error = Error::from_io(format_args!("store {}: cannot make {name}", self.store_path), e);
+            Error { in_doubt: false, ..error }
+        };
+        if planted(Bug::LeftoversRemovedEarly) {
+            self.remove_leftovers(state);
+        }
+        state.next_chunk += 1; // also if this fails: a number is never used twice
+        let file = self.make_file(&header, &name).map_err(|error| {
+            // It holds nothing yet. Should it stay, recovery knows it for a chunk that was never begun.
+            let _ = self.dir.remove(&name);
+            failed(&error)
+        })?;
+        let hot = chunks.hot_for(self.options.chunk_bytes);
+        let chunk = chunks.add(&header, file, hot.clone(), 0)?;
+        if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
+            before.seal(state.end);
+        }
+        self.witnessed.fetch_max(header.watermark, Ordering::Relaxed);
+        state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
+        state.fresh_block = true;
+        state.recorded = state.generation;
+        add(&counters.chunks_created, 1);
+        self.trim(chunks, header.before.chunk);
+        self.remove_leftovers(state);
+        Ok(())
+    }
+
+    fn remove_leftovers(&self, state: &mut LogState) {
+        if !state.leftovers.is_empty() || !state.given_up.is_empty() {
+            for file in state.given_up.drain(..) {
+                crate::native::prefix::set_aside(&*self.dir, &file);
+            }
+            for leftover in state.leftovers.drain(..) {
+                let _ = self.dir.remove(&leftover); // it is no part of the store: the next open would see that again
+            }
+            let _ = self.dir.sync();
+        }
+    }
+
+    /// The file with its header, on stable storage: the one that was prepared, else a new one.
+    fn make_file(&self, header: &ChunkHeader, name: &str) -> std::io::Result<Arc<dyn File>> {
+        let file = match self.use_prepared(header, name) {
+            Some(prepared) => prepared,
+            None => {
+                let file = self.dir.create(name)?;
+                write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0, false)?;
+                file.sync()?;
+                file
+            }
+        };
+        if !planted(Bug::SkipDirectorySync) {
+            self.dir.sync()?;
+        }
+        Ok(file)
+    }
+}

@@ -1,0 +1,196 @@
+//! A full disk: the reserve gives deletes and compaction the room to make more, and writes come back by themselves.
+
+use super::crash::try_workload;
+use super::driver::{Driver, open, state_of};
+use super::model::{Effect, KEYS};
+use super::sweep::say;
+use super::workload::Workload;
+use crate::base::code::Code;
+use crate::engine::Engine;
+use crate::io::sim::{Calls, Faults, SimDisk};
+use crate::native::Options;
+use crate::native::log::RESERVE_NAME;
+
+const RESERVE_BYTES: u64 = (32 << 10) / 100 * 150;
+
+/// Seeds of the cramped workloads.
+const SEEDS: u64 = 150;
+
+fn options() -> Options {
+    Options { reserve_percent: 150, checkpoint_log_bytes: 0, ..super::workload::options(32 << 10, 0) }
+}
+
+/// Puts every key again and again, until the store has as many chunks as are wanted; the last version.
+fn grow(driver: &mut Driver, chunks: u64) -> u32 {
+    let mut version = driver.oracle.visible.iter().copied().max().unwrap_or(0);
+    while driver.engine.counters().chunks_created < chunks {
+        version += 1;
+        let effects: Vec<Effect> = (0..KEYS).map(|key| (key, version)).collect();
+        driver.commit(true, &effects).unwrap();
+    }
+    version
+}
+
+fn grown() -> (SimDisk, Driver, u32) {
+    let disk = SimDisk::new(1, Faults::default());
+    let mut driver = Driver::open(&disk, options(), [0; KEYS]).unwrap();
+    let version = grow(&mut driver, 5);
+    (disk, driver, version)
+}
+
+fn reserve_len(disk: &SimDisk) -> Option<usize> {
+    disk.read_raw(RESERVE_NAME).map(|bytes| bytes.len())
+}
+
+#[test]
+fn a_small_store_has_no_reserve_and_a_large_one_has() {
+    let disk = SimDisk::new(1, Faults::default());
+    let mut driver = Driver::open(&disk, options(), [0; KEYS]).unwrap();
+    grow(&mut driver, 2);
+    assert_eq!((reserve_len(&disk), driver.engine.counters().reserve_bytes), (None, 0));
+    grow(&mut driver, 4);
+    assert_eq!((reserve_len(&disk), driver.engine.counters().reserve_bytes), (Some(RESERVE_BYTES as usize), RESERVE_BYTES));
+    // What is left of an earlier opening, or of other options, is put right.
+    for (left, options, wanted) in [
+        (RESERVE_BYTES as usize, options(), Some(RESERVE_BYTES as usize)),
+        (77, options(), Some(RESERVE_BYTES as usize)),
+        (RESERVE_BYTES as usize, Options { reserve_percent: 0, ..options() }, None),
+    ] {
+        driver.close();
+        assert!(disk.write_raw(RESERVE_NAME, &vec![0; left]));
+        driver.reopen(options).unwrap();
+        assert_eq!(reserve_len(&disk), Some(left), "opening changes nothing");
+        driver.commit(true, &[(0, 1 << 20)]).unwrap();
+        assert_eq!(reserve_len(&disk), wanted);
+    }
+    driver.check_errors(false);
+}
+
+#[test]
+fn deletes_and_compaction_make_room_on_a_full_disk() {
+    let (disk, mut driver, version) = grown();
+    disk.set_space(Some(0));
+    let error = driver.commit(true, &[(0, version + 1)]).unwrap_err();
+    assert!(error.code == Code::DISK_FULL && !error.in_doubt, "the header of the next chunk says where the log was cut: {error}");
+    assert_eq!(reserve_len(&disk), None);
+    let steps = disk.calls(Calls::STEPS);
+    for durable in [true, false] {
+        let error = driver.commit(durable, &[(0, version + 2), (1, 0)]).unwrap_err();
+        assert!(error.code == Code::DISK_FULL && !error.in_doubt && error.message.contains("delete keys"), "{error}");
+    }
+    assert_eq!(disk.calls(Calls::STEPS), steps, "refused at once");
+    for part in (0..KEYS).collect::<Vec<_>>().chunks(KEYS / 3) {
+        driver.commit(true, &part.iter().map(|key| (*key, 0)).collect::<Vec<Effect>>()).unwrap();
+    }
+    let mut compactions = 0;
+    while driver.engine.compact_once(50).unwrap() {
+        compactions += 1;
+        assert!(compactions < 20, "it does not go on for ever");
+    }
+    assert_eq!(driver.engine.counters().reserve_bytes, RESERVE_BYTES, "there is room again");
+    driver.commit(true, &[(0, version + 3)]).unwrap();
+    driver.close();
+    driver.reopen(options()).unwrap();
+    assert_eq!(state_of(&driver.engine).unwrap()[..3], [version + 3, 0, 0]);
+}
+
+#[test]
+fn writes_come_back_when_somebody_makes_room() {
+    for durable in [true, false] {
+        let (disk, mut driver, version) = grown();
+        disk.set_space(Some(10));
+        assert_eq!(driver.commit(durable, &[(0, version + 1)]).unwrap_err().code, Code::DISK_FULL);
+        disk.set_space(Some(RESERVE_BYTES));
+        assert_eq!(driver.commit(durable, &[(0, version + 2)]).unwrap_err().code, Code::DISK_FULL, "not enough for the reserve and this");
+        disk.set_space(Some(4 * RESERVE_BYTES));
+        driver.commit(durable, &[(0, version + 3)]).unwrap();
+        assert_eq!(reserve_len(&disk), Some(RESERVE_BYTES as usize));
+        driver.close();
+        driver.reopen(options()).unwrap();
+    }
+}
+
+/// Whoever opens a store on a full disk again and again does not eat up what compaction needs.
+#[test]
+fn an_opening_on_a_full_disk_does_not_put() {
+    let (disk, mut driver, version) = grown();
+    driver.close();
+    disk.remove_raw(RESERVE_NAME);
+    disk.set_space(Some(RESERVE_BYTES - 1));
+    for round in 0..3 {
+        driver.reopen(options()).unwrap();
+        let error = driver.commit(true, &[(0, version + 1 + round)]).unwrap_err();
+        assert!(error.code == Code::DISK_FULL && !error.in_doubt, "{error}");
+        driver.close();
+    }
+    driver.reopen(options()).unwrap();
+    let effects: Vec<Effect> = (0..KEYS).map(|key| (key, 0)).collect();
+    driver.commit(true, &effects).unwrap();
+    while driver.engine.compact_once(50).unwrap() {}
+    driver.commit(true, &[(0, version + 9)]).unwrap();
+}
+
+/// Without the reserve's file there is nothing to be given back, and other failures than a full disk are none of it.
+#[test]
+fn a_reserve_that_cannot_be_made_does_not_stop_writes() {
+    let disk = SimDisk::new(1, Faults::default());
+    let mut driver = Driver::open(&disk, options(), [0; KEYS]).unwrap();
+    disk.fail_at(1, libc::EIO, true, Calls::ALLOCATE);
+    grow(&mut driver, 6);
+    assert_eq!((reserve_len(&disk), driver.engine.counters().reserve_bytes), (None, 0));
+    driver.check_errors(false);
+}
+
+/// A file that may not grow is no full disk: other files may, and the reserve stays.
+#[test]
+fn a_limit_of_file_sizes_is_no_full_disk() {
+    let (disk, mut driver, version) = grown();
+    disk.fail_at(1, libc::EFBIG, false, Calls::WRITE_DURABLE);
+    assert_eq!(driver.commit(true, &[(0, version + 1)]).unwrap_err().code, Code::DISK_FULL);
+    assert_eq!(reserve_len(&disk), Some(RESERVE_BYTES as usize));
+    driver.commit(true, &[(0, version + 2)]).unwrap();
+}
+
+/// A chunk full of deletes is rewritten when they can be forgotten, and not before: each time would bring another.
+#[test]
+fn deletes_are_not_moved_for_nothing() {
+    let disk = SimDisk::new(1, Faults::default());
+    let mut driver = Driver::open(&disk, options(), [0; KEYS]).unwrap();
+    driver.commit(false, &[(0, 1), (1, 1)]).unwrap(); // stays current, so that its chunk stays
+    while driver.engine.counters().chunks_created < 2 {
+        driver.commit(false, &[(0, 2)]).unwrap();
+    }
+    driver.commit(false, &[(1, 0); 1]).unwrap();
+    let deletes: Vec<Effect> = (2..KEYS).map(|key| (key, 0)).collect();
+    while driver.engine.counters().chunks_created < 6 {
+        driver.commit(false, &deletes).unwrap();
+    }
+    let mut compactions = 0;
+    while driver.engine.compact_once(0).unwrap() {
+        compactions += 1;
+        assert!(compactions < 20, "deletes are moved round and round");
+    }
+    driver.close();
+    driver.reopen(options()).unwrap();
+    assert_eq!(open(&disk.kill_image(), options()).and_then(|engine| state_of(&engine)).unwrap()[..2], [2, 0]);
+}
+
+#[test]
+fn simulator_on_a_disk_that_is_full_again_and_again() {
+    let (mut images, mut refused, mut reserves) = (0, 0, 0);
+    for seed in 0..SEEDS {
+        let workload = Workload::draw(seed).cramped();
+        let (tally, result) = try_workload(workload.clone(), seed);
+        if let Err(violation) = result {
+            say(&format!("full: violation at seed {seed}, {workload:?}"));
+            std::panic::resume_unwind(violation);
+        }
+        images += tally.images;
+        let disk = workload.new_disk();
+        let driver = workload.run(&disk, [0; KEYS], true).unwrap();
+        refused += driver.errors.iter().filter(|error| error.message.contains("delete keys")).count();
+        reserves += disk.calls(Calls::ALLOCATE);
+    }
+    say(&format!("full: {SEEDS} seeds, {images} crash images, no violation; {reserves} reserves tried, {refused} puts refused"));
+    assert!(refused > 100 && reserves > 100, "the disk was full and nobody noticed");
+}
