@@ -306,7 +306,7 @@ fn by_batches(session: &Session<'_>, rng: &mut Random, base: State) -> History {
     history
 }
 
-const SWEEP: Sweep = Sweep { test: "batch::histories::many_batches_agree", title: "histories of batches", cases: [60, 1200], stride: 1 };
+const SWEEP: Sweep = Sweep { test: "batch::histories::many_batches_agree", title: "histories of batches", cases: [30, 1200], stride: 1 };
 
 /// Tries one run.
 pub(super) fn try_batches(seed: u64, counts: &mut Counts) {

@@ -466,7 +466,7 @@ pub fn try_calls(seed: u64, counts: &mut Counts) {
     try_run(seed, by_calls, counts);
 }
 
-const SWEEP: Sweep = Sweep { test: "native::tests::histories::many_threads_agree", title: "histories", cases: [100, 2000], stride: 1 };
+const SWEEP: Sweep = Sweep { test: "native::tests::histories::many_threads_agree", title: "histories", cases: [50, 2000], stride: 1 };
 
 #[test]
 fn many_threads_agree() {
