@@ -27,7 +27,7 @@ fn every_program() {
 }
 
 fn misfortunes() {
-    some(0..12, compound::try_seed);
+    some(0..60, compound::try_seed);
 }
 
 fn rotten_stores() {
