@@ -45,6 +45,10 @@ bench: lib $(TARGET_DIR)/bench/bench $(TARGET_DIR)/bench/storage
 	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores $(ARGS)
 	@[ -n "$(ARGS)" ] || { echo; $(TARGET_DIR)/bench/storage --store $(TARGET_DIR)/bench/stores; }
 
+##  make ratios     what packing gains and costs, with every codec there is
+ratios:
+	$(CARGO) bench --quiet --features zstd --bench compression
+
 ##  make bench-storage  bytes on disk and written, time to open, memory per key, through the C API
 bench-storage: lib $(TARGET_DIR)/bench/storage
 	@$(TARGET_DIR)/bench/storage --store $(TARGET_DIR)/bench/stores $(ARGS)
@@ -83,4 +87,4 @@ lint:
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind bench bench-storage endurance soak cli coverage headers lint clean
+.PHONY: all help lib demo test examples valgrind bench bench-storage endurance ratios soak cli coverage headers lint clean

@@ -66,7 +66,7 @@ static void refused(const char *url, const char *option, const char *allowed) {
 
 TEST(an_unknown_option) {
     refused("file:store?min_fill=40", "\"min_fill\"",
-            "min_fill_rate, compaction_rate_limit, chunk_bytes, hot_log_bytes, checkpoint_log_bytes");
+            "min_fill_rate, compaction_rate_limit, compacted_codec, chunk_bytes, hot_log_bytes, checkpoint_log_bytes");
     refused("file:store?MIN_FILL_RATE=40", "\"MIN_FILL_RATE\"", "min_fill_rate");
     refused("file:store?&", "\"\"", "min_fill_rate");
 }

@@ -2,6 +2,7 @@
 //!
 //! It keeps encoded records, like the log, so that packed values and reads look the same everywhere.
 
+use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::{KeyHash, KeyHasher};
@@ -122,14 +123,16 @@ impl Engine for MemoryEngine {
     }
 
     fn fetch(&self, _pin: &Pin, reads: &mut [ReadOp], reader: &mut dyn Reader, _hints: &ReadHints) {
+        let now_ms = clock::unix_ms_rising();
         for read in reads {
             let Some(pin) = read.pin.take() else {
                 reader.missing(read.op);
                 continue;
             };
             match Record::parse_checked(&pin, 0) {
-                Ok((record, _)) if record.key == reader.key(read.op) => {
-                    let value = StoredValue { codec: record.codec, bytes: record.value, raw_len: record.raw_len as usize };
+                Ok((record, _)) if record.key == reader.key(read.op) && !record.has_expired(now_ms) => {
+                    let value =
+                        StoredValue { codec: record.codec, dictionary: None, bytes: record.value, raw_len: record.raw_len as usize };
                     reader.found(read.op, value);
                     add(&self.counters.hot_reads, 1);
                 }

@@ -287,6 +287,45 @@ fn compaction_gives_space_back() {
 }
 
 #[test]
+fn a_packed_store_is_a_store_to_every_command() {
+    let tmp = tempfile::tempdir().unwrap();
+    let value = |n: u32| format!("name {} of street {} in town {}", n * 7919 % 10_007, n % 331, n % 17);
+    assert_eq!(run_with(&lines(0..40_000, value), &["load", "--unchecked", "file:s?chunk_bytes=4m"], tmp.path()).code, GOOD);
+    let all = records(tmp.path(), "s");
+    let dictionary = tmp.path().join("s/dictionary-0000000000000001.kvb");
+    good(&["compact", "s", "--min-fill-rate", "100"], tmp.path());
+    assert!(!dictionary.exists(), "nothing is packed unless it is asked for");
+    good(&["compact", "file:s?compacted_codec=dense", "--min-fill-rate", "100"], tmp.path());
+    assert!(dictionary.exists() && records(tmp.path(), "s") == all);
+    assert_eq!(run_with(&lines(40_000..40_100, value), &["load", "--unchecked", "s"], tmp.path()).code, GOOD);
+    let all = records(tmp.path(), "s");
+    good(&["verify", "s"], tmp.path());
+    good(&["backup", "s", "b"], tmp.path());
+    assert_eq!(run(&["salvage", "s", "saved"], tmp.path()).code, GOOD);
+    for copy in ["b", "saved"] {
+        good(&["verify", copy], tmp.path());
+        assert!(records(tmp.path(), copy) == all, "{copy}");
+    }
+    flip(&dictionary, 700);
+    let said = run(&["verify", "s"], tmp.path());
+    assert!(said.code == DAMAGE && said.text().contains("damage: dictionary-0000000000000001.kvb: byte 700"), "{}", said.text());
+    assert!(records(tmp.path(), "s") == all, "there is a second copy in the file");
+    std::fs::remove_file(&dictionary).unwrap();
+    for store in ["s", "file:s?recovery=prefix"] {
+        let said = run(&["stat", store], tmp.path());
+        assert!(said.code == NOT_OPENED && said.err.contains("dictionary-") && said.err.contains("kvbatch salvage"), "{}", said.text());
+    }
+    let said = run(&["salvage", "s", "rest"], tmp.path());
+    assert!(said.code == DAMAGE && said.text().contains("records need it"), "{}", said.text());
+    good(&["verify", "rest"], tmp.path());
+    let rest = records(tmp.path(), "rest");
+    assert!(rest.len() >= 100 && rest.iter().all(|line| all.binary_search(line).is_ok()), "what was not packed is saved");
+    let zstd = run(&["compact", "file:b?compacted_codec=zstd", "--min-fill-rate", "100"], tmp.path());
+    let as_built = if cfg!(feature = "zstd") { zstd.code == GOOD } else { zstd.code == USAGE && zstd.err.contains("built without zstd") };
+    assert!(as_built && records(tmp.path(), "b") == all, "{}", zstd.text());
+}
+
+#[test]
 fn a_compaction_can_be_broken_off() {
     let tmp = store_of_chunks();
     let dir = tmp.path().join("s");

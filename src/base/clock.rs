@@ -25,9 +25,20 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64
 }
 
+/// Milliseconds since 1970 that never go back within the process: what has expired stays expired.
+pub fn unix_ms_rising() -> u64 {
+    unix_us_rising() / 1000
+}
+
 /// Microseconds since 1970 that never go back within the process, whatever the system's clock does.
 pub fn unix_us_rising() -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
+    #[cfg(test)]
+    let now = now.saturating_sub(SET_BACK_US.load(Ordering::Relaxed));
     LAST.fetch_max(now, Ordering::Relaxed).max(now)
 }
+
+/// A test's way to set the system's clock back.
+#[cfg(test)]
+pub static SET_BACK_US: AtomicU64 = AtomicU64::new(0);

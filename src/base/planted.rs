@@ -74,14 +74,18 @@ pub enum Bug {
     CallbackTwice = 33,
     /// Whoever waits for a batch is not woken when it has ended.
     LostWakeup = 34,
+    /// Records need a dictionary that is not on stable storage.
+    DictionaryNotSynced = 35,
+    /// Records need a dictionary that the header of their chunk does not name.
+    DictionaryUnnamed = 36,
     /// The cut that a failed write has made is forgotten when the group behind it was being staged meanwhile.
-    CutForgotten = 35,
+    CutForgotten = 37,
     /// Compaction decides what is current before it has the log for itself.
-    CompactionTooEarly = 36,
+    CompactionTooEarly = 38,
     /// A manifest counts a chunk among those that are gone which was begun while the manifest was drawn up.
-    ManifestCoversMore = 38,
+    ManifestCoversMore = 39,
     /// Readers can come in between the batches of a group, and between the writes of a batch.
-    VisibleInParts = 37,
+    VisibleInParts = 40,
 }
 
 #[cfg(feature = "planted")]

@@ -139,6 +139,14 @@ impl Context {
 
     /// Adds an operation; key and value are copied. What is refused leaves the batch as it was.
     pub fn add(&self, kind: OpKind, key: &[u8], value: &[u8], hook: Hook) -> Result<()> {
+        self.add_expiring(kind, key, value, None, hook)
+    }
+
+    /// The same for a PUT or UPDATE whose key is no longer there from `expiry_ms` on, in milliseconds since 1970.
+    pub fn add_expiring(&self, kind: OpKind, key: &[u8], value: &[u8], expiry_ms: Option<u64>, hook: Hook) -> Result<()> {
+        if expiry_ms.is_some() && !matches!(kind, OpKind::Put | OpKind::Update) {
+            return Err(Error::new(Code::INVALID_PARAM, "only what is put can expire: leave the expiry out"));
+        }
         let mut state = self.state.lock();
         let Some(work) = state.work.as_mut().filter(|_| self.status() == Status::Pending) else {
             return Err(not_pending(self.status(), "takes no more operations: create another batch"));
@@ -149,7 +157,7 @@ impl Context {
                 format!("the batch holds {} operations, as many as it was created for: submit it and create another", self.max_ops),
             ));
         }
-        work.add(self.settings(), kind, key, value, hook)?;
+        work.add(self.settings(), kind, key, value, expiry_ms, hook)?;
         let held = work.held_bytes();
         state.tally.add();
         self.note_held(&mut state, held);

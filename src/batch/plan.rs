@@ -109,7 +109,7 @@ impl Work {
     /// Whether the key of UPDATE `i` is there: by an earlier write of the batch, else by what the store said.
     fn update_applies(&mut self, i: usize, earlier: Option<usize>) -> bool {
         if let Some(write) = earlier {
-            self.ops[i].code = if self.ops[write].kind == OpKind::Delete { Code::KEY_NOT_FOUND } else { Code::NONE };
+            self.ops[i].code = if self.leaves_nothing(&self.ops[write]) { Code::KEY_NOT_FOUND } else { Code::NONE };
         }
         self.ops[i].code == Code::NONE
     }
@@ -149,7 +149,7 @@ mod tests {
     fn planned(ops: &[(OpKind, &str, &str)], deduplicate: bool) -> Work {
         let mut work = Work::new(Allocator::system(), ops.len()).expect("memory");
         for (kind, key, value) in ops {
-            work.add(&Settings::default(), *kind, key.as_bytes(), value.as_bytes(), Hook::default()).expect("added");
+            work.add(&Settings::default(), *kind, key.as_bytes(), value.as_bytes(), None, Hook::default()).expect("added");
         }
         work.reserve_plan().expect("memory");
         work.seal(&KeyHasher::new([1, 2]));

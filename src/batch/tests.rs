@@ -2,8 +2,10 @@
 
 use super::operation::{CompleteHook, Edge, Hook, OpKind, OpView};
 use super::{Context, Manager, Settings, Status};
+use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::Result;
+use crate::base::sync::atomic::Ordering;
 use crate::base::sync::{Arc, Mutex};
 use crate::engine::{BatchId, BatchOutcome};
 
@@ -159,6 +161,70 @@ fn many_threads_share_a_manager() {
         assert_eq!((stats.active_batches, stats.queued_operations, stats.failed_operations), (0, 0, 0));
         assert_eq!(stats.completed_operations, 8 * 20 * 20 + 2);
     });
+}
+
+/// Runs one batch of a put that expires and a GET behind it; what the GET found.
+fn put_expiring(manager: &Arc<Manager>, batch: usize, value: &str, expiry_ms: u64) -> Option<Vec<u8>> {
+    let context = Context::create(manager, 0, &NOTES).expect("created");
+    let none = Hook::default();
+    context.add_expiring(OpKind::Put, b"brief", value.as_bytes(), Some(expiry_ms), none).expect("added");
+    let refused = context.add_expiring(OpKind::Get, b"brief", b"", Some(1), none).expect_err("a GET cannot expire");
+    assert_eq!(refused.code, Code::INVALID_PARAM);
+    context.submit(CompleteHook::default()).expect("submitted");
+    assert_eq!(context.wait(60_000), Ok(()));
+    context.destroy();
+    run(manager, batch, &[(OpKind::Get, "brief", "")]).1[0].2.clone()
+}
+
+#[test]
+fn what_has_expired_is_not_there() {
+    on_every_engine(|manager, make| {
+        let value = "again and again and again and again";
+        let now_ms = clock::unix_ms_rising();
+        assert_eq!(put_expiring(manager, 6, value, now_ms + 3_600_000).as_deref(), Some(value.as_bytes()));
+        assert!(run(manager, 6, &[(OpKind::Update, "brief", "2")]).0.is_ok());
+        assert_eq!(put_expiring(manager, 6, value, now_ms), None, "it hides what was there before");
+        let updated = run(manager, 6, &[(OpKind::Update, "brief", "3")]).1;
+        assert!(updated[0].3 == Code::KEY_NOT_FOUND || updated[0].3 == Code::BATCH_FAILED);
+        let other = make();
+        manager.stop().expect("stopped");
+        manager.start().expect("started again");
+        assert_eq!(run(&other, 6, &[(OpKind::Get, "brief", "")]).1[0].3, Code::KEY_NOT_FOUND);
+        other.destroy();
+    });
+}
+
+#[test]
+fn what_has_expired_is_not_there_for_its_own_batch_either() {
+    on_every_engine(|manager, _| {
+        let context = Context::create(manager, 0, &NOTES).expect("created");
+        context.add_expiring(OpKind::Put, b"own", b"value", Some(1), Hook::default()).expect("added");
+        context.add(OpKind::Get, b"own", b"", Hook::default()).expect("added");
+        context.submit(CompleteHook::default()).expect("submitted");
+        assert_eq!(context.wait(60_000), Ok(()));
+        let state = context.state.lock();
+        assert_eq!(state.work.as_ref().map(|work| work.ops[1].code), Some(Code::KEY_NOT_FOUND));
+        drop(state);
+        context.destroy();
+    });
+}
+
+#[test]
+fn nothing_comes_back_when_the_clock_is_set_back() {
+    let manager = Manager::create(Settings::default(), b"memory:clock").expect("created");
+    manager.start().expect("started");
+    let expiry_ms = clock::unix_ms_rising() + 50;
+    put_expiring(&manager, 7, "soon gone", expiry_ms);
+    while clock::unix_ms_rising() < expiry_ms {
+        std::thread::yield_now();
+    }
+    let gone = || run(&manager, 7, &[(OpKind::Get, "brief", "")]).1[0].3 == Code::KEY_NOT_FOUND;
+    assert!(gone());
+    clock::SET_BACK_US.store(3_600_000_000, Ordering::Relaxed);
+    let still_gone = gone();
+    clock::SET_BACK_US.store(0, Ordering::Relaxed);
+    assert!(still_gone);
+    manager.destroy();
 }
 
 #[test]

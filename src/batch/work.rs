@@ -9,6 +9,7 @@ use super::operation::{
 };
 use super::settings::Settings;
 use super::stats::Outcome;
+use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
@@ -122,7 +123,7 @@ impl Work {
     }
 
     /// Adds an operation, copying key and value. A refusal changes nothing that can be seen.
-    pub fn add(&mut self, settings: &Settings, kind: OpKind, key: &[u8], value: &[u8], hook: Hook) -> Result<()> {
+    pub fn add(&mut self, settings: &Settings, kind: OpKind, key: &[u8], value: &[u8], expiry_ms: Option<u64>, hook: Hook) -> Result<()> {
         if key.len() > KEY_LEN_MAX {
             return Err(Error::new(Code::KEY_TOO_LONG, format!("a key of {} bytes: use at most {KEY_LEN_MAX}", key.len())));
         }
@@ -137,6 +138,7 @@ impl Work {
             self.key_scratch.extend_to(key.len() + 1, 0)?;
         }
         let keep_copy = hook.callback != 0;
+        let record = Record { expiry_ms, ..Record::put(key, value) };
         let mut op = Op {
             hook,
             place: Span::default(),
@@ -154,7 +156,7 @@ impl Work {
             OpKind::Sync => Ok(()),
             OpKind::Get => self.add_read(settings, &mut op, key),
             OpKind::Delete => self.add_record(settings, &mut op, &Record::delete(key)),
-            OpKind::Put | OpKind::Update => self.add_put(settings, &mut op, key, value, keep_copy),
+            OpKind::Put | OpKind::Update => self.add_put(settings, &mut op, &record, keep_copy),
         };
         if let Err(error) = added {
             self.added_bytes = before;
@@ -206,6 +208,7 @@ impl Work {
     fn add_record(&mut self, settings: &Settings, op: &mut Op, record: &Record<'_>) -> Result<()> {
         let len = record.encoded_len();
         self.check_budget(settings, len)?;
+        debug_assert!(!record.codec.names_dictionary(), "what a dictionary packed has more between key and value");
         let (head, key_at) = record.head();
         op.place = self.records.put(len, [&head[..key_at], record.key, record.value])?;
         op.record_len = len as u32;
@@ -214,34 +217,27 @@ impl Work {
         Ok(())
     }
 
-    fn add_put(&mut self, settings: &Settings, op: &mut Op, key: &[u8], value: &[u8], keep_copy: bool) -> Result<()> {
+    fn add_put(&mut self, settings: &Settings, op: &mut Op, record: &Record<'_>, keep_copy: bool) -> Result<()> {
         if !settings.enable_compression {
-            return self.add_record(settings, op, &Record::put(key, value));
+            return self.add_record(settings, op, record);
         }
         let mut scratch = std::mem::replace(&mut self.pack_scratch, Array::new(settings.allocator));
-        let added = self.add_packed(settings, op, key, value, keep_copy, &mut scratch);
+        let added = self.add_packed(settings, op, record, keep_copy, &mut scratch);
         self.pack_scratch = scratch;
         added
     }
 
-    fn add_packed(
-        &mut self,
-        settings: &Settings,
-        op: &mut Op,
-        key: &[u8],
-        value: &[u8],
-        keep_copy: bool,
-        scratch: &mut Array<u8>,
-    ) -> Result<()> {
+    fn add_packed(&mut self, settings: &Settings, op: &mut Op, raw: &Record<'_>, keep_copy: bool, scratch: &mut Array<u8>) -> Result<()> {
         /// A packed record says how long its value was.
         const RAW_LEN_FIELD: usize = 4;
+        let value = raw.value;
         self.check_budget(settings, 0)?;
         scratch.extend_to(codec::compressed_len_max(value.len()), 0)?;
         let packed_len = codec::compress(value, scratch).filter(|len| len + RAW_LEN_FIELD < value.len());
         let Some(packed) = packed_len.and_then(|len| scratch.get(..len)) else {
-            return self.add_record(settings, op, &Record::put(key, value));
+            return self.add_record(settings, op, raw);
         };
-        let record = Record::put_packed(key, Codec::Lz4, packed, value.len());
+        let record = Record { codec: Codec::Lz4, value: packed, ..*raw };
         if keep_copy {
             // The callback will want to see the value as it was put.
             self.check_budget(settings, record.encoded_len() + value.len())?;
@@ -320,6 +316,12 @@ impl Work {
         } else {
             &[]
         }
+    }
+
+    /// Whether what an operation puts is no longer there, or never was.
+    pub fn leaves_nothing(&self, op: &Op) -> bool {
+        let record = Record::parse(self.records.bytes(op.place, op.record_len as usize));
+        op.kind == OpKind::Delete || record.is_ok_and(|(record, _)| record.has_expired(clock::unix_ms_rising()))
     }
 
     /// The value of an operation as the caller sees it: put, or read.
@@ -480,8 +482,9 @@ pub(super) struct WorkReader<'a> {
 
 impl WorkReader<'_> {
     fn take_value(&mut self, op: u32, value: StoredValue<'_>) -> Result<()> {
+        value.check()?;
         let (span, bytes) = self.values.take(value.raw_len)?;
-        if let Err(error) = codec::unpack(value.codec, value.bytes, bytes) {
+        if let Err(error) = value.unpack(bytes) {
             self.values.give_back(span);
             return Err(error);
         }
@@ -499,8 +502,9 @@ impl WorkReader<'_> {
         let source = self.ops[write as usize];
         let records = self.records;
         match Record::parse(records.bytes(source.place, source.record_len as usize)) {
+            Ok((record, _)) if record.has_expired(clock::unix_ms_rising()) => self.missing(op),
             Ok((record, _)) => {
-                let value = StoredValue { codec: record.codec, bytes: record.value, raw_len: record.raw_len as usize };
+                let value = StoredValue { codec: record.codec, dictionary: None, bytes: record.value, raw_len: record.raw_len as usize };
                 self.found(op, value);
             }
             Err(_) => {

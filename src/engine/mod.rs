@@ -5,15 +5,23 @@
 //! starts and used up exactly once, by type.
 
 pub mod codec;
+mod codes;
 pub mod counters;
+pub mod dense;
 pub mod outcome;
 pub mod record;
 pub mod request;
+#[cfg(test)]
+mod tests;
+pub mod train;
 pub mod turn;
+#[cfg(feature = "zstd")]
+pub mod zstd;
 
+pub use codec::{Codec, StoredValue};
 pub use counters::{Counters, IoReport};
 pub use outcome::{BatchId, BatchOutcome};
-pub use request::{Commit, NO_BATCH, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, WriteOp, Writes};
+pub use request::{Commit, NO_BATCH, Pin, ReadHints, ReadOp, ReadState, Reader, WriteOp, Writes};
 pub use turn::{Turn, Turnstile};
 
 use crate::base::{

@@ -7,7 +7,8 @@
 //! +------+-----------+---------+------+-------+- - - - - -+- - - - - -+- - - - -+-----+-------+------+
 //!   u32    u32         u16       u8     u8      u64         u64         u32                     to 8
 //! ```
-//! Dashed fields are there if their flag is set (`raw_len`: if the value is packed). Little endian. `crc` is the
+//! Dashed fields are there if their flag is set (`raw_len`: if the value is one LZ4 block; if it is packed with a
+//! dictionary, it begins with that one's number, a byte, and `raw_len` in 7 bits a byte). Little endian. `crc` is the
 //! CRC-32C of everything behind it up to the padding, XORed with a salt that names the place (see docs/FORMAT.md);
 //! in a batch's memory, before it has a place, the salt is 0. Padding is zero. Kind 0 is never legal, so a run of
 //! zeros is no record.
@@ -59,6 +60,8 @@ pub struct Record<'a> {
     pub expiry_ms: Option<u64>,
     /// The record's own version number, where it is kept.
     pub version: Option<u64>,
+    /// The dictionary that the value is packed with; 0: none.
+    pub dictionary: u8,
     /// Length of the value when unpacked, in bytes.
     pub raw_len: u32,
     /// The key.
@@ -74,7 +77,16 @@ pub struct Malformed;
 impl<'a> Record<'a> {
     /// A put of a value that is not packed.
     pub fn put(key: &'a [u8], value: &'a [u8]) -> Self {
-        Record { kind: Kind::Put, codec: Codec::None, expiry_ms: None, version: None, raw_len: value.len() as u32, key, value }
+        Record {
+            kind: Kind::Put,
+            codec: Codec::None,
+            expiry_ms: None,
+            version: None,
+            dictionary: 0,
+            raw_len: value.len() as u32,
+            key,
+            value,
+        }
     }
 
     /// A put of a packed value.
@@ -87,8 +99,20 @@ impl<'a> Record<'a> {
         Record { kind: Kind::Delete, ..Record::put(key, &[]) }
     }
 
+    /// Whether it is no longer there at this time, in milliseconds since 1970.
+    #[inline]
+    pub fn has_expired(&self, now_ms: u64) -> bool {
+        self.expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms)
+    }
+
     fn optional_len(&self) -> usize {
-        8 * usize::from(self.expiry_ms.is_some()) + 8 * usize::from(self.version.is_some()) + 4 * usize::from(self.codec != Codec::None)
+        8 * usize::from(self.expiry_ms.is_some()) + 8 * usize::from(self.version.is_some()) + 4 * usize::from(self.codec == Codec::Lz4)
+    }
+
+    /// Bytes before the packed value that tell how to unpack it.
+    #[inline]
+    fn prefix_len(&self) -> usize {
+        if self.codec.names_dictionary() { 1 + varint_len(self.raw_len) } else { 0 }
     }
 
     /// Where the key starts in the encoding, in bytes.
@@ -119,11 +143,11 @@ impl<'a> Record<'a> {
             head[at..at + 8].copy_from_slice(&version.to_le_bytes());
             at += 8;
         }
-        if self.codec != Codec::None {
+        if self.codec == Codec::Lz4 {
             head[at..at + 4].copy_from_slice(&self.raw_len.to_le_bytes());
             at += 4;
         }
-        head[4..8].copy_from_slice(&(self.value.len() as u32).to_le_bytes());
+        head[4..8].copy_from_slice(&((self.prefix_len() + self.value.len()) as u32).to_le_bytes());
         head[8..10].copy_from_slice(&(self.key.len() as u16).to_le_bytes());
         head[10] = self.kind as u8;
         head[11] = flags;
@@ -134,10 +158,15 @@ impl<'a> Record<'a> {
     #[inline]
     pub fn encode(&self, out: &mut [u8]) {
         let (head, at) = self.head();
-        let value_at = at + self.key.len();
+        let prefix_at = at + self.key.len();
+        let value_at = prefix_at + self.prefix_len();
         let end = value_at + self.value.len();
         out[..at].copy_from_slice(&head[..at]);
-        out[at..value_at].copy_from_slice(self.key);
+        out[at..prefix_at].copy_from_slice(self.key);
+        if let Some((dictionary, raw_len)) = out[prefix_at..value_at].split_first_mut() {
+            *dictionary = self.dictionary;
+            put_varint(self.raw_len, raw_len);
+        }
         out[value_at..end].copy_from_slice(self.value);
         out[end..].fill(0);
         let sum = crc::crc32c(&out[SUM_FROM..end]);
@@ -169,18 +198,23 @@ impl<'a> Record<'a> {
         let u64_of = |field: &[u8]| field.try_into().map(u64::from_le_bytes).map_err(|_| Malformed);
         let expiry_ms = if flags & FLAG_EXPIRY != 0 { Some(u64_of(field(8)?)?) } else { None };
         let version = if flags & FLAG_VERSION != 0 { Some(u64_of(field(8)?)?) } else { None };
-        let raw_len =
-            if codec != Codec::None { field(4)?.try_into().map(u32::from_le_bytes).map_err(|_| Malformed)? } else { value_len as u32 };
+        let mut raw_len =
+            if codec == Codec::Lz4 { field(4)?.try_into().map(u32::from_le_bytes).map_err(|_| Malformed)? } else { value_len as u32 };
+        let key = field(key_len)?;
+        let mut value = field(value_len)?;
+        let mut dictionary = 0;
+        if codec.names_dictionary() {
+            (dictionary, value) = value.split_first().map(|(number, rest)| (*number, rest)).ok_or(Malformed)?;
+            (raw_len, value) = take_varint(value).ok_or(Malformed)?;
+        }
         if raw_len as usize > limits::VALUE_LEN_MAX {
             return Err(Malformed);
         }
-        let key = field(key_len)?;
-        let value = field(value_len)?;
         let len = at.next_multiple_of(ALIGN);
         if len > bytes.len() {
             return Err(Malformed);
         }
-        Ok((Record { kind, codec, expiry_ms, version, raw_len, key, value }, len))
+        Ok((Record { kind, codec, expiry_ms, version, dictionary, raw_len, key, value }, len))
     }
 
     /// The padded length that a record's header declares; `None` if it is no header.
@@ -189,14 +223,15 @@ impl<'a> Record<'a> {
         let value_len = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
         let key_len = usize::from(u16::from_le_bytes([header[8], header[9]]));
         let flag = |flag: u8, len: usize| if header[11] & flag != 0 { len } else { 0 };
-        let optional = flag(FLAG_EXPIRY, 8) + flag(FLAG_VERSION, 8) + flag(FLAG_CODEC, 4);
+        let raw_len = if header[11] & FLAG_CODEC == Codec::Lz4 as u8 { 4 } else { 0 };
+        let optional = flag(FLAG_EXPIRY, 8) + flag(FLAG_VERSION, 8) + raw_len;
         Some((HEADER_LEN + optional + key_len + value_len).next_multiple_of(ALIGN))
     }
 
-    /// Bytes of the encoding that the checksum covers: from 4 to this.
+    /// Bytes of the encoding without the padding; the checksum covers them from 4 on.
     #[inline]
-    fn sum_end(&self) -> usize {
-        self.key_at() + self.key.len() + self.value.len()
+    pub fn sum_end(&self) -> usize {
+        self.key_at() + self.key.len() + self.prefix_len() + self.value.len()
     }
 
     /// Like `parse`, with the checksum compared under `salt`.
@@ -209,6 +244,33 @@ impl<'a> Record<'a> {
         }
         Ok((record, len))
     }
+}
+
+/// Bytes of a number that is written 7 bits a byte, the lowest first, the top bit set in all but the last.
+#[inline]
+fn varint_len(number: u32) -> usize {
+    (u32::BITS - (number | 1).leading_zeros()).div_ceil(7) as usize
+}
+
+fn put_varint(mut number: u32, out: &mut [u8]) {
+    let last = out.len().saturating_sub(1);
+    for (i, byte) in out.iter_mut().enumerate() {
+        *byte = (number & 0x7f) as u8 | if i < last { 0x80 } else { 0 };
+        number >>= 7;
+    }
+}
+
+/// The number in front, and the rest; there is one way only to write it.
+#[inline]
+fn take_varint(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    let mut number = 0u32;
+    for (i, byte) in bytes.iter().enumerate().take(5) {
+        number |= u32::from(byte & 0x7f).checked_shl(7 * i as u32)?;
+        if byte & 0x80 == 0 {
+            return (varint_len(number) == i + 1 && (i < 4 || *byte < 16)).then_some((number, &bytes[i + 1..]));
+        }
+    }
+    None
 }
 
 /// The checksum field of the record at the start of `bytes`.
@@ -259,21 +321,42 @@ mod tests {
         round_trip(Record::delete(b"gone"));
         round_trip(Record::put_packed(b"key", Codec::Lz4, b"packed", 600));
         round_trip(Record { expiry_ms: Some(5), version: Some(9), ..Record::put(b"key", b"value") });
+        for raw_len in [0, 1, 127, 128, 16_383, 16_384, 512 << 20] {
+            let packed = Record::put_packed(b"key", Codec::Dense, b"packed", raw_len);
+            round_trip(Record { dictionary: 255, version: Some(7), ..packed });
+            round_trip(Record { expiry_ms: Some(1), ..Record::put_packed(b"key", Codec::Zstd, b"", raw_len) });
+        }
+        assert_eq!(Record { dictionary: 1, ..Record::put_packed(b"0123456789abcdef", Codec::Dense, &[7; 26], 127) }.encoded_len(), 56);
         assert_eq!(Record::put(b"0123456789abcdef", &[7; 100]).encoded_len(), 128);
     }
 
     #[test]
     fn every_flipped_bit_is_seen() {
-        let record = Record { expiry_ms: Some(5), ..Record::put_packed(b"some key", Codec::Lz4, b"some value", 700) };
-        let mut good = vec![0; record.encoded_len()];
-        record.encode(&mut good);
-        for bit in 0..record.sum_end() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert_eq!(Record::parse_checked(&bad, 0), Err(Malformed), "bit {bit}");
+        for codec in [Codec::Lz4, Codec::Dense] {
+            let record = Record { expiry_ms: Some(5), ..Record::put_packed(b"some key", codec, b"some value", 700) };
+            let mut good = vec![0; record.encoded_len()];
+            record.encode(&mut good);
+            assert_eq!(Record::declared_len(&good), Some(good.len()));
+            for bit in 0..record.sum_end() * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Record::parse_checked(&bad, 0), Err(Malformed), "bit {bit}");
+            }
+            for len in 0..good.len() {
+                assert_eq!(Record::parse_checked(&good[..len], 0), Err(Malformed), "length {len}");
+            }
         }
-        for len in 0..good.len() {
-            assert_eq!(Record::parse_checked(&good[..len], 0), Err(Malformed), "length {len}");
+    }
+
+    #[test]
+    fn a_number_is_written_in_one_way_only() {
+        for (bytes, number) in
+            [(&[0u8][..], Some(0)), (&[0x7f], Some(127)), (&[0x80, 1], Some(128)), (&[0xff, 0xff, 0xff, 0xff, 15], Some(u32::MAX))]
+        {
+            assert_eq!(take_varint(bytes).map(|(number, _)| number), number);
+        }
+        for bad in [&[][..], &[0x80], &[0x80, 0], &[0xff, 0xff, 0xff, 0xff, 16], &[0xff, 0xff, 0xff, 0xff, 0xff, 1]] {
+            assert_eq!(take_varint(bad), None, "{bad:?}");
         }
     }
 

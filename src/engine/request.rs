@@ -1,6 +1,6 @@
 //! What travels between a batch and an engine: plain data.
 
-use super::codec::Codec;
+use super::codec::StoredValue;
 use super::record::Kind;
 use crate::base::{error::Error, hash::KeyHash};
 use std::any::Any;
@@ -74,17 +74,6 @@ pub struct ReadOp {
     pub place: u64,
     /// Holds the record itself, where the engine keeps records in memory of their own.
     pub pin: Option<Arc<Vec<u8>>>,
-}
-
-/// A value as it is stored.
-#[derive(Clone, Copy, Debug)]
-pub struct StoredValue<'a> {
-    /// How `bytes` are packed.
-    pub codec: Codec,
-    /// The stored bytes.
-    pub bytes: &'a [u8],
-    /// Length when unpacked, in bytes.
-    pub raw_len: usize,
 }
 
 /// Gives the keys to an engine and takes the results from it.

@@ -2,6 +2,7 @@
 //!
 //! Readers take a `View` once per batch: an immutable table, so that looking up a chunk needs no lock.
 
+use super::dictionary::Names;
 use super::frame::{CHUNK_HEADER_LEN, ChunkHeader, LogEnd, Salt};
 use super::hot::{HotChunk, HotPool};
 use super::index::SLOTS_MAX;
@@ -21,6 +22,8 @@ pub struct Chunk {
     pub file: Arc<dyn File>,
     /// Salt of its checksums.
     pub salt: Salt,
+    /// Dictionaries that its records may need.
+    pub dictionaries: Names,
     /// Bytes of all its records, each counted as the index tells it: so that what is dead of them, and what is left,
     /// come out exactly.
     pub record_bytes: AtomicU64,
@@ -113,6 +116,7 @@ impl Chunks {
             id: header.chunk,
             file,
             salt: header.salt(),
+            dictionaries: header.dictionaries,
             record_bytes: AtomicU64::new(0),
             dead_bytes: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),

@@ -15,8 +15,8 @@ use super::compactor::Pace;
 use super::frame::CHUNK_HEADER_LEN;
 use super::index::Place;
 use super::manifest::{self, Manifest};
+use super::pack::Packer;
 use super::window::Window;
-use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
@@ -93,10 +93,11 @@ impl NativeEngine {
     /// Moves what must be kept to the end of the log; false if the chunk turned out to be damaged, or `go_on` said no.
     fn move_records(&self, victim: &Chunk, is_oldest: bool, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool> {
         let Some(end) = victim.end() else { return Ok(true) };
-        let now_ms = clock::unix_ms();
+        let now_ms = self.now_ms();
         let mut window = Window::new(&*victim.file, end.valid_bytes);
         let mut frames = super::scan::Frames::new(victim.salt, end);
         let mut moving = Moving::default();
+        let mut packer = self.packer(victim)?;
         let mut pace = Pace::new(self.options.compaction_bytes_per_second);
         loop {
             let step = frames
@@ -104,7 +105,7 @@ impl NativeEngine {
                 .map_err(|e| Error::from_io(format_args!("store {}: reading {} to compact it", self.path, file_name(victim.id)), &e))?;
             let reached = match step {
                 super::scan::Step::Record { offset, bytes, record } => {
-                    self.consider(&mut moving, victim, offset, bytes, &record, is_oldest, now_ms)?;
+                    self.consider(&mut moving, &mut packer, victim, offset, bytes, &record, is_oldest, now_ms)?;
                     offset
                 }
                 super::scan::Step::End => break,
@@ -131,6 +132,7 @@ impl NativeEngine {
             }
         }
         self.move_group(&mut moving)?;
+        self.packed(&packer);
         Ok(true)
     }
 
@@ -138,6 +140,7 @@ impl NativeEngine {
     fn consider(
         &self,
         moving: &mut Moving,
+        packer: &mut Packer,
         victim: &Chunk,
         offset: u64,
         bytes: &[u8],
@@ -148,9 +151,12 @@ impl NativeEngine {
         let hash = self.hasher.hash(record.key);
         let place = Place::new(victim.slot, offset, bytes.len());
         let current = self.index.read().get(&hash);
-        let expired = record.expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms);
+        let expired = record.has_expired(now_ms);
         match (record.kind, current) {
-            (Kind::Put, Some(current)) if current == place && !expired => moving.add_copy(hash, bytes, victim.salt.at(offset), place),
+            (Kind::Put, Some(current)) if current == place && !expired => match packer.pack(record) {
+                Some(packed) => moving.add_packed(hash, &packed, place),
+                None => moving.add_copy(hash, bytes, victim.salt.at(offset), place),
+            },
             // An expired put hides what is older, as a delete does: it becomes one.
             (Kind::Put, Some(current)) if current == place => moving.add_delete(hash, record.key, Some(place)),
             (Kind::Delete, None) if !is_oldest && !planted(Bug::TombstoneDropped) => moving.add_delete(hash, record.key, None),
@@ -292,6 +298,14 @@ impl Moving {
         room.copy_from_slice(bytes);
         salt_sum(room, salt);
         self.note(hash, bytes.len(), Kind::Put, Some(origin));
+        Ok(())
+    }
+
+    /// The same record, packed.
+    fn add_packed(&mut self, hash: KeyHash, record: &Record<'_>, origin: Place) -> Result<()> {
+        let len = record.encoded_len();
+        record.encode(self.room(len)?);
+        self.note(hash, len, Kind::Put, Some(origin));
         Ok(())
     }
 

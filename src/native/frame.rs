@@ -60,6 +60,8 @@ pub struct ChunkHeader {
     pub watermark: u64,
     /// When it was made, in milliseconds since 1970.
     pub created_ms: u64,
+    /// The dictionaries that its records may need, by number: all of them are on stable storage.
+    pub dictionaries: [u8; 32],
 }
 
 /// Why a chunk header is not accepted.
@@ -93,6 +95,7 @@ impl ChunkHeader {
         ] {
             put.u64(field);
         }
+        put.bytes(&self.dictionaries);
         put.u32(self.chance);
         let sum = crc::crc32c(&block[..CHUNK_HEADER_LEN - 4]);
         block[CHUNK_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
@@ -111,6 +114,8 @@ impl ChunkHeader {
         }
         let mut store = [0; 16];
         store.copy_from_slice(&block[24..40]);
+        let mut dictionaries = [0; 32];
+        dictionaries.copy_from_slice(&block[104..136]);
         Ok(ChunkHeader {
             store,
             chunk: u64_at(block, 40),
@@ -123,7 +128,8 @@ impl ChunkHeader {
             },
             watermark: u64_at(block, 88),
             created_ms: u64_at(block, 96),
-            chance: u32_at(block, 104),
+            chance: u32_at(block, 136),
+            dictionaries,
         })
     }
 
@@ -379,7 +385,8 @@ mod tests {
 
     fn header() -> ChunkHeader {
         let before = LogEnd { chunk: 6, valid_bytes: 4711, last_seq: 99, digest: 0xfeed };
-        ChunkHeader { store: [7; 16], chunk: 7, epoch: 3, chance: 8, before, watermark: 90, created_ms: 5 }
+        let dictionaries = [9; 32];
+        ChunkHeader { store: [7; 16], chunk: 7, epoch: 3, chance: 8, before, watermark: 90, created_ms: 5, dictionaries }
     }
 
     #[test]

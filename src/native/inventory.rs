@@ -5,6 +5,7 @@
 
 use super::checkpoint;
 use super::chunks::{file_name, id_of};
+use super::dictionary;
 use super::frame::{BadHeader, CHUNK_HEADER_LEN, ChunkHeader, LogEnd};
 use super::log::{PREPARED_NAME, RESERVE_NAME};
 use super::manifest::{self, Manifest};
@@ -38,6 +39,8 @@ pub(super) struct Inventory {
     pub reserve: bool,
     /// There is a file of the name that prepared ones have: nobody needs it any more.
     pub prepared: bool,
+    /// Whether there are dictionaries: none is made before there are chunks.
+    pub has_dictionaries: bool,
 }
 
 pub(super) fn missing(store_path: &str, what: &str) -> Error {
@@ -79,6 +82,7 @@ pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str, prefix: &mut Prefi
     let names = dir.list().map_err(|e| Error::from_io(format_args!("store {store_path}: cannot list the directory"), &e))?;
     let manifests = names.iter().filter_map(|name| manifest::number_of(name)).collect();
     let checkpoints = names.iter().filter_map(|name| checkpoint::number_of(name)).collect();
+    let has_dictionaries = names.iter().any(|name| dictionary::number_of(name).is_some());
     let mut inventory = Inventory {
         found: Vec::new(),
         unfinished: Vec::new(),
@@ -88,6 +92,7 @@ pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str, prefix: &mut Prefi
         checkpoints,
         reserve: names.iter().any(|name| name == RESERVE_NAME),
         prepared: names.iter().any(|name| name == PREPARED_NAME),
+        has_dictionaries,
     };
     for (id, name) in names.iter().filter_map(|name| id_of(name).map(|id| (id, name))) {
         let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);

@@ -15,6 +15,7 @@ pub use prepared::PREPARED_NAME;
 pub use reserve::{Purpose, RESERVE_NAME};
 
 use super::chunks::{Chunk, Chunks, file_name};
+use super::dictionary::Names;
 use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, FRAME_HEADER_LEN, LogEnd};
 use super::hot::HotChunk;
 use super::options::Options;
@@ -79,6 +80,9 @@ struct LogState {
     full: bool,
     /// A sync has its place behind the last frame, and will cover the block that it ends in.
     fresh_block: bool,
+    /// The dictionaries that the next chunk names, and whether the present one lacks some of them.
+    dictionaries: Names,
+    fresh_chunk: bool,
     poison: Option<Error>,
     /// Files that are no part of the store any more; removed when the next chunk's header is durable.
     leftovers: Vec<String>,
@@ -196,6 +200,8 @@ impl Log {
             reserve: Reserve { there: reserve, whole: false },
             full: false,
             fresh_block: true,
+            dictionaries: Names::default(),
+            fresh_chunk: false,
             poison: None,
             leftovers,
             given_up,
@@ -229,10 +235,11 @@ impl Log {
         let start_of = |active: &Active, fresh: bool| {
             active.next.next_multiple_of(if (durable || fresh) && !planted(Bug::SharedBlock) { BLOCK_BYTES as u64 } else { ALIGN as u64 })
         };
-        let fits = state.active.as_ref().is_some_and(|active| {
-            let start = start_of(active, state.fresh_block);
-            start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes && !(durable && self.has_better())
-        });
+        let fits = !state.fresh_chunk
+            && state.active.as_ref().is_some_and(|active| {
+                let start = start_of(active, state.fresh_block);
+                start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes && !(durable && self.has_better())
+            });
         if !fits && let Err(error) = self.begin_chunk_for(purpose, &mut state, chunks, counters) {
             // The file may be there all the same, and its header says that the old chunk ends where it ends now.
             state.active = None;
@@ -415,6 +422,14 @@ impl Log {
         state.unsynced.retain(|(_, last)| *last > seq);
         self.durable.fetch_max(seq, Ordering::Release);
         Ok(())
+    }
+
+    /// From now on records may need these dictionaries, which are on stable storage: what is staged next goes into a chunk
+    /// that names them.
+    pub fn name_dictionaries(&self, names: Names) {
+        let mut state = self.state.lock();
+        state.fresh_chunk |= state.dictionaries != names && !planted(Bug::DictionaryUnnamed);
+        state.dictionaries = names;
     }
 
     /// The directory, for those who keep other files there.

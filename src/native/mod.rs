@@ -13,6 +13,7 @@ mod chunks;
 mod commit;
 mod compaction;
 mod compactor;
+mod dictionary;
 mod frame;
 mod hot;
 mod index;
@@ -20,6 +21,7 @@ mod inventory;
 mod log;
 mod manifest;
 mod options;
+mod pack;
 mod prefix;
 mod read;
 mod recovery;
@@ -33,6 +35,7 @@ mod window;
 pub use options::{Options, Recovery};
 pub use recovery::Progress;
 
+use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHasher;
@@ -88,6 +91,8 @@ pub struct NativeEngine {
     compactor: Arc<compactor::Compactor>,
     ahead: Arc<ahead::Ahead>,
     manifests: Mutex<Manifests>,
+    dictionaries: dictionary::Dictionaries,
+    experience: Mutex<pack::Experience>,
     checkpoints: checkpoint::Checkpoints,
     lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
 }
@@ -108,12 +113,13 @@ impl NativeEngine {
 
     /// Like `open`; `tell` hears how far it is, some hundred times a second.
     pub fn open_watched(disk: Arc<dyn Disk>, path: &Path, options: Options, tell: &mut dyn FnMut(Progress)) -> Result<Arc<NativeEngine>> {
+        options.compacted_codec.check_built()?;
         let name = path.display().to_string();
         let opened = if options.read_only { disk.open_dir_to_read(path) } else { disk.open_dir(path) };
         let dir = opened.map_err(|e| Error::from_io(format_args!("store {name}: cannot open the directory"), &e))?;
         let lock = take_lock(&*dir, &name)?;
         let chunks = chunks::Chunks::new(options.hot_log_bytes);
-        let recovery::Recovered { start, index, secret, checkpoints, loaded_keys, replayed, outcomes } =
+        let recovery::Recovered { start, index, secret, dictionaries, checkpoints, loaded_keys, replayed, outcomes } =
             recovery::recover(&*dir, &name, &options, new_secret(), &chunks, tell)?;
         let (opening, reached) = (opening_of(start.epoch, start.chance), Mutex::new(start.end));
         let manifests = Mutex::new(Manifests { next: start.next_manifest, in_force: start.manifest, before: None });
@@ -121,6 +127,7 @@ impl NativeEngine {
         counters.given_up_records.store(start.last_given - start.end.last_seq, Ordering::Relaxed);
         counters.given_up_chunks.store(start.given_up.len() as u64, Ordering::Relaxed);
         let log = Arc::new(log::Log::new(dir, name.clone(), options, start));
+        log.name_dictionaries(dictionaries.names());
         counters.keys.store(index.len() as u64, Ordering::Relaxed);
         counters.loaded_keys.store(loaded_keys, Ordering::Relaxed);
         counters.replayed_bytes.store(replayed, Ordering::Relaxed);
@@ -144,6 +151,8 @@ impl NativeEngine {
             compactor: Arc::default(),
             ahead: Arc::default(),
             manifests,
+            dictionaries,
+            experience: Mutex::default(),
             checkpoints: checkpoint::Checkpoints::new(checkpoints, replayed),
             lock: Mutex::new(Some(lock)),
         });
@@ -182,6 +191,11 @@ impl NativeEngine {
         turn.publish(|| self.publish(staged, written, group))?;
         self.wake_compactor();
         Ok(())
+    }
+
+    /// Milliseconds since 1970, by which records expire; never goes back, so that none comes back.
+    fn now_ms(&self) -> u64 {
+        clock::unix_ms_rising()
     }
 
     fn check_open(&self) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Settings of the embedded engine that no batch sees.
 
 use crate::base::limits::CHUNK_BYTES;
+use crate::engine::Codec;
 
 /// How a store is run. Nothing here is on disk: a store opens with any of them.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,8 @@ pub struct Options {
     pub min_fill_percent: u64,
     /// Bytes per second that compaction may move; 0: as many as commits leave room for.
     pub compaction_bytes_per_second: u64,
+    /// How compaction packs what it moves. Not at all by default: it is slower that way (`make ratios` says how much).
+    pub compacted_codec: Codec,
     /// Compact and write checkpoints in a thread of their own. Off: only when asked.
     pub background: bool,
     /// A checkpoint of the index is written when this much log, in bytes, has come since the last; 0: never by itself.
@@ -60,6 +63,7 @@ impl Default for Options {
             hot_log_bytes,
             min_fill_percent: 50,
             compaction_bytes_per_second: 0,
+            compacted_codec: Codec::None,
             background: true,
             checkpoint_log_bytes: CHECKPOINT_LOG_BYTES,
             reserve_percent: RESERVE_PERCENT,

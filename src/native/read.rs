@@ -5,15 +5,15 @@
 
 use super::NativeEngine;
 use super::chunks::{Seen, View, file_name};
+use super::dictionary::{Table, stored_value};
 use super::index::Place;
-use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::Error;
 use crate::base::planted::{Bug, planted};
 use crate::base::prefetch::prefetch;
 use crate::engine::counters::{add, raise};
 use crate::engine::record::{Kind, Record};
-use crate::engine::{Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue};
+use crate::engine::{Pin, ReadHints, ReadOp, ReadState, Reader};
 use crate::io::{ReadAt, ReadMany};
 
 /// How far ahead of its use a record in memory is asked for.
@@ -26,8 +26,16 @@ const LINE_BYTES: usize = 64;
 /// Memory for the buffers of one round of disk reads; a larger record is read alone.
 const ROUND_BYTES: usize = 64 << 20;
 
+/// What it takes to make sense of a record.
+struct With<'a> {
+    store_path: &'a str,
+    dictionaries: Table,
+    now_ms: u64,
+}
+
 /// What a look at a record gave.
 enum Look {
+    /// The reader has its result.
     Given,
     NotThere,
     Damaged,
@@ -38,7 +46,7 @@ impl NativeEngine {
     pub(super) fn fetch_reads(&self, pin: &Pin, reads: &mut [ReadOp], reader: &mut dyn Reader, hints: &ReadHints) {
         let view =
             pin.clone().filter(|_| !planted(Bug::PinIgnored)).and_then(|pin| pin.downcast().ok()).unwrap_or_else(|| self.chunks.view());
-        let now_ms = clock::unix_ms();
+        let with = With { store_path: &self.path, dictionaries: self.dictionaries.table(), now_ms: self.now_ms() };
         let mut cold: Vec<(Place, u32)> = Vec::new();
         let mut hot_reads = 0;
         for i in 0..reads.len() {
@@ -56,7 +64,7 @@ impl NativeEngine {
             let hot = seen(&view, place).and_then(|seen| seen.hot.as_ref().map(|hot| (seen, hot)));
             let looked = hot.map(|(seen, hot)| {
                 let bytes = hot.read(place.offset(), place.len_at_most());
-                look(bytes, seen, place, read.op, reader, now_ms)
+                look(bytes, seen, place, read.op, reader, &with)
             });
             match looked {
                 Some(Look::Given) => hot_reads += 1,
@@ -71,11 +79,11 @@ impl NativeEngine {
         }
         add(&self.counters.hot_reads, hot_reads);
         if !cold.is_empty() {
-            self.read_cold(&view, &mut cold, reader, hints, now_ms);
+            self.read_cold(&view, &mut cold, reader, hints, &with);
         }
     }
 
-    fn read_cold(&self, view: &View, cold: &mut [(Place, u32)], reader: &mut dyn Reader, hints: &ReadHints, now_ms: u64) {
+    fn read_cold(&self, view: &View, cold: &mut [(Place, u32)], reader: &mut dyn Reader, hints: &ReadHints, with: &With<'_>) {
         add(&self.counters.cold_reads, cold.len() as u64);
         if hints.sort {
             cold.sort_unstable_by_key(|(place, _)| (place.slot(), place.offset()));
@@ -90,12 +98,12 @@ impl NativeEngine {
                 bytes <= ROUND_BYTES
             });
             let (round, later) = rest.split_at(fitting.count().max(1));
-            self.read_round(view, round, reader, &how, now_ms);
+            self.read_round(view, round, reader, &how, with);
             rest = later;
         }
     }
 
-    fn read_round(&self, view: &View, round: &[(Place, u32)], reader: &mut dyn Reader, how: &ReadMany, now_ms: u64) {
+    fn read_round(&self, view: &View, round: &[(Place, u32)], reader: &mut dyn Reader, how: &ReadMany, with: &With<'_>) {
         let total: usize = round.iter().map(|(place, _)| place.len_at_most()).sum();
         let mut memory: Vec<u8> = Vec::new();
         if memory.try_reserve_exact(total).is_err() {
@@ -126,7 +134,7 @@ impl NativeEngine {
         add(&self.counters.polled_reads, report.polled);
         for (read, (seen, place, op)) in reads.iter().zip(asked) {
             match &read.result {
-                Ok(len) => match look(&read.buf[..*len], seen, place, op, reader, now_ms) {
+                Ok(len) => match look(&read.buf[..*len], seen, place, op, reader, with) {
                     Look::Given => {}
                     Look::NotThere => reader.missing(op),
                     Look::Damaged => {
@@ -179,13 +187,16 @@ fn ask_for(view: &View, read: &ReadOp) {
 }
 
 #[inline]
-fn look(bytes: &[u8], seen: &Seen, place: Place, op: u32, reader: &mut dyn Reader, now_ms: u64) -> Look {
+fn look(bytes: &[u8], seen: &Seen, place: Place, op: u32, reader: &mut dyn Reader, with: &With<'_>) -> Look {
     let Ok((record, _)) = Record::parse_checked(bytes, seen.chunk.salt.at(place.offset())) else { return Look::Damaged };
-    let expired = record.expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms);
     // Another key under the same 128 bits: as good as impossible, and harmless.
-    if record.kind != Kind::Put || expired || (record.key != reader.key(op) && !planted(Bug::KeyNotCompared)) {
+    let is_asked_for = record.key == reader.key(op) || planted(Bug::KeyNotCompared);
+    if record.kind != Kind::Put || record.has_expired(with.now_ms) || !is_asked_for {
         return Look::NotThere;
     }
-    reader.found(op, StoredValue { codec: record.codec, bytes: record.value, raw_len: record.raw_len as usize });
+    match stored_value(&with.dictionaries, &record, with.store_path) {
+        Ok(value) => reader.found(op, value),
+        Err(error) => reader.failed(op, error),
+    }
     Look::Given
 }

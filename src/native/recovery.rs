@@ -7,6 +7,7 @@
 use super::apply::{Applier, Counts};
 use super::checkpoint::{self, Checkpoint, Files};
 use super::chunks::{Chunks, file_name};
+use super::dictionary::Dictionaries;
 use super::frame::LogEnd;
 use super::index::Index;
 use super::inventory::{Found, chain_of, check_identities, missing, read_manifest, take_inventory};
@@ -51,6 +52,8 @@ pub struct Recovered {
     pub index: Index,
     /// The secret of the hash under which it is there.
     pub secret: [u64; 2],
+    /// What it takes to unpack values.
+    pub dictionaries: Dictionaries,
     /// The checkpoints there are.
     pub checkpoints: Files,
     /// Keys that came from a checkpoint.
@@ -142,7 +145,7 @@ fn look(
     let mut files = Files { next: numbers.first().copied().unwrap_or(0) + 1, ..Files::default() };
     let known: Vec<_> = numbers.iter().filter_map(|number| Checkpoint::open(dir, *number)).collect();
     let Some(store) = inventory.found.last().map(|newest| newest.header.store) else {
-        if !inventory.manifests.is_empty() || !inventory.unreadable.is_empty() || !known.is_empty() {
+        if !inventory.manifests.is_empty() || !inventory.unreadable.is_empty() || !known.is_empty() || inventory.has_dictionaries {
             return Err(missing(store_path, "all chunk files are"));
         }
         let mut store = [0; 16];
@@ -168,6 +171,7 @@ fn look(
             start,
             index: Index::new()?,
             secret,
+            dictionaries: Dictionaries::open(dir, &store, store_path, chunks)?,
             checkpoints: files,
             loaded_keys: 0,
             replayed: 0,
@@ -189,6 +193,8 @@ fn look(
     let found = Store { path: store_path, chunks, chain: &chain, covers, witness, outcomes, prefix: &prefix };
     let (reading, used) = found.read_best(dir, &known, secret, tell)?;
     let Reading::Done { index, end, loaded_keys, replayed, mut outcomes } = reading else { return Ok(None) };
+    // Before anything is written: where one is missing, no option opens the store.
+    let dictionaries = Dictionaries::open(dir, &store, store_path, chunks)?;
     // Behind a cut nothing counts any more, and a chunk that was begun and never used need not count.
     let behind = &chain[found.kept(&end)..];
     let mut prefix = prefix.into_inner();
@@ -234,6 +240,7 @@ fn look(
         },
         index,
         secret: used.map_or(secret, |checkpoint| checkpoint.head.secret),
+        dictionaries,
         checkpoints: files,
         loaded_keys,
         replayed,

@@ -11,6 +11,7 @@ pub use page::{page, text};
 
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
+use crate::engine::Codec;
 use crate::native::{Options, Recovery};
 
 /// One option.
@@ -45,6 +46,18 @@ pub static TABLE: &[Spec] = &[
         meaning: "Bytes per second that compaction may move; 0: as many as commits leave room for.",
         get: |options| options.compaction_bytes_per_second,
         set: |options, value| options.compaction_bytes_per_second = value,
+    },
+    Spec {
+        name: "compacted_codec",
+        kind: Kind::Choice(&["none", "lz4", "dense", "zstd"]),
+        automatic: None,
+        meaning: "How compaction packs the values that it moves. `dense`: with dictionaries that it makes from values of the store, \
+                  for small values of one kind. `zstd`: the same with zstd; a library that was built without it refuses this with \
+                  `KV_ERR_NOT_SUPPORTED`. Packing makes compaction slower; what is packed is read with any value of this option.",
+        get: |options| options.compacted_codec as u64,
+        set: |options, value| {
+            options.compacted_codec = u8::try_from(value).ok().and_then(Codec::from_number).unwrap_or(options.compacted_codec);
+        },
     },
     Spec {
         name: "chunk_bytes",
@@ -172,6 +185,11 @@ impl OptionSet {
     /// Whether the options that are set make sense together.
     pub fn check(&self) -> Result<()> {
         let options = self.options();
+        if options.compacted_codec.check_built().is_err() {
+            let text = "option compacted_codec=zstd: this library was built without zstd: use one built with the feature `zstd`, \
+                        or compacted_codec=dense";
+            return Err(Error::new(Code::NOT_SUPPORTED, text));
+        }
         let contradict = |one: &str, other: &str, why: &str| {
             Err(refused(format!("options {} and {} contradict each other: {why}", self.told(one, &options), self.told(other, &options))))
         };
@@ -188,6 +206,7 @@ impl OptionSet {
         let for_writers = [
             "min_fill_rate",
             "compaction_rate_limit",
+            "compacted_codec",
             "chunk_bytes",
             "checkpoint_log_bytes",
             "beat_idle_ms",
@@ -297,6 +316,8 @@ mod tests {
             ("chunk_bytes=3m", &["chunk_bytes=\"3m\"", "4m to 2g"]),
             ("chunk_bytes=99999999999999999999g", &["chunk_bytes"]),
             ("recovery=lenient", &["recovery", "strict or prefix"]),
+            ("compacted_codec=snappy", &["compacted_codec=\"snappy\"", "none or lz4 or dense or zstd"]),
+            ("read_only=true&compacted_codec=dense", &["read_only=true", "compacted_codec=dense"]),
             ("read_only=maybe", &["read_only", "true or false"]),
             ("min_fill_rate=0&compaction_rate_limit=1m", &["min_fill_rate=0", "compaction_rate_limit=1m"]),
             ("hot_log_bytes=4m", &["hot_log_bytes=4m", "chunk_bytes=64m"]),
@@ -317,6 +338,20 @@ mod tests {
         assert_eq!(check("min_fill_rate=40&chunk_bytes=64m"), Ok(()));
         let error = check("min_fill_rate=50").expect_err("differs");
         assert!(error.code == Code::CONFIG && error.message.contains("min_fill_rate=40, not 50"), "{error}");
+    }
+
+    #[test]
+    fn codecs_are_named_as_their_numbers_say() {
+        for (word, codec) in [("none", Codec::None), ("lz4", Codec::Lz4), ("dense", Codec::Dense), ("zstd", Codec::Zstd)] {
+            let set = OptionSet::from_query(format!("compacted_codec={word}").as_bytes());
+            match codec.check_built() {
+                Ok(()) => assert_eq!(set.expect(word).options().compacted_codec, codec),
+                Err(_) => {
+                    let error = set.expect_err("is not there");
+                    assert!(error.code == Code::NOT_SUPPORTED && error.message.contains("compacted_codec=zstd"), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,6 @@ use crate::store::{Named, close};
 use kvbatch::base::crc;
 use kvbatch::engine::record::Record;
 use kvbatch::native::NativeEngine;
-use kvbatch::native::tools::value_of;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
@@ -49,7 +48,7 @@ fn dump(engine: &NativeEngine, out: impl Write) -> Result<(), Failure> {
     let mut records = 0u64;
     let mut broken = None;
     let walked = engine.walk(&mut |record| {
-        lines.record(record)?;
+        lines.record(record, &engine.value_of(record)?);
         records += 1;
         lines.send().map_err(|error| {
             let stop = kvbatch::base::error::Error::from_io("standard output", &error);
@@ -74,19 +73,17 @@ struct Lines<W: Write> {
 }
 
 impl<W: Write> Lines<W> {
-    fn record(&mut self, record: &Record<'_>) -> kvbatch::base::error::Result<()> {
-        let value = value_of(record)?;
+    fn record(&mut self, record: &Record<'_>, value: &[u8]) {
         self.line.push(b'{');
         json::field(&mut self.line, "key", record.key);
         self.line.push(b',');
-        json::field(&mut self.line, "value", &value);
+        json::field(&mut self.line, "value", value);
         for (name, number) in [("expires_ms", record.expiry_ms), ("version", record.version)] {
             if let Some(number) = number {
                 self.line.extend_from_slice(format!(",\"{name}\":{number}").as_bytes());
             }
         }
         self.line.extend_from_slice(b"}\n");
-        Ok(())
     }
 
     fn send(&mut self) -> io::Result<()> {

@@ -37,6 +37,7 @@ impl Log {
             before: state.end,
             watermark: self.durable.load(Ordering::Acquire),
             created_ms: clock::unix_ms(),
+            dictionaries: state.dictionaries,
         };
         let name = file_name(header.chunk);
         let failed = |e: &std::io::Error| {
@@ -60,6 +61,7 @@ impl Log {
         self.witnessed.fetch_max(header.watermark, Ordering::Relaxed);
         state.active = Some(Active { chunk, hot, next: CHUNK_HEADER_LEN as u64 });
         state.fresh_block = true;
+        state.fresh_chunk = false;
         state.recorded = state.generation;
         add(&counters.chunks_created, 1);
         self.trim(chunks, header.before.chunk);

@@ -7,7 +7,6 @@ use crate::base::error::Error;
 use crate::base::hash::KeyHasher;
 use crate::base::random::Random;
 use crate::base::sync::Arc;
-use crate::engine::codec;
 use crate::engine::record::Kind;
 use crate::engine::{BatchId, Commit, Engine, Pin, ReadHints, ReadOp, ReadState, Reader, StoredValue, Turn, WriteOp, Writes};
 use crate::io::Disk;
@@ -119,8 +118,7 @@ impl Reader for Results<'_> {
     fn found(&mut self, op: u32, value: StoredValue<'_>) {
         let key = self.which[op as usize];
         let mut raw = vec![0; value.raw_len];
-        let unpacked = codec::unpack(value.codec, value.bytes, &mut raw);
-        let version = unpacked.ok().and_then(|()| version_of(key, &raw));
+        let version = value.unpack(&mut raw).ok().and_then(|()| version_of(key, &raw));
         assert!(version.is_some(), "key {key} has a value that nobody put there");
         self.put(op, Ok(version.unwrap_or(0)));
     }

@@ -6,7 +6,7 @@
 use super::driver::HINTS;
 use crate::base::error::Error;
 use crate::base::sync::Arc;
-use crate::engine::codec::{Codec, compress, compressed_len_max, unpack};
+use crate::engine::codec::{Codec, compress, compressed_len_max};
 use crate::engine::record::Record;
 use crate::engine::{Commit, Engine, ReadOp, Reader, StoredValue, WriteOp, Writes};
 use crate::io::sim::{Faults, SimDisk};
@@ -95,7 +95,7 @@ impl Reader for Values {
     }
     fn found(&mut self, op: u32, value: StoredValue<'_>) {
         let mut raw = vec![0; value.raw_len];
-        unpack(value.codec, value.bytes, &mut raw).unwrap();
+        value.unpack(&mut raw).unwrap();
         self.0[op as usize] = Some(raw);
     }
     fn missing(&mut self, _: u32) {}

@@ -297,7 +297,13 @@ impl Order<'_> {
     fn reaches(&self, state: &State, place: usize, found: &Found) -> bool {
         let from = if place == 0 { 0 } else { self.done[place - 1] + 1 };
         let to = self.done.get(place).copied().unwrap_or(self.history.writes.len());
-        let doubtful = self.history.writes[from..to].iter().filter(|write| write.fate == Fate::Doubt && write.began < found.before);
+        // What failed for good cannot come back from then on; before, nothing may have recorded it yet.
+        let is_open = |write: &&Write| match write.fate {
+            Fate::Done => false,
+            Fate::Doubt => write.began < found.before,
+            Fate::Never => write.began < found.before && write.ended > found.after,
+        };
+        let doubtful = self.history.writes[from..to].iter().filter(is_open);
         // Backwards: a batch that fits what was found, where nothing behind it has written, may as well be there.
         let mut settled = [false; KEYS];
         for write in doubtful.collect::<Vec<_>>().into_iter().rev() {
@@ -377,6 +383,10 @@ mod tests {
             assert_eq!(check(found(versions, End::Kill, 50, 50)), killed, "{versions:?}");
         }
         assert!(check(found([1, 2], End::Kill, 20, 20)) && !check(found([5, 6], End::Kill, 20, 20)), "in the midst of it");
+        let mut history = sample();
+        history.writes[2].fate = Fate::Never;
+        assert!(history.clone().check(&[found([5, 6], End::Kill, 35, 36)]).is_ok(), "not yet refused");
+        assert!(history.check(&[found([5, 6], End::Kill, 41, 42)]).is_err(), "refused for good");
         let mut history = sample();
         history.syncs.push((11, 12));
         assert!(history.clone().check(&[found([0, 0], End::PowerCut, 12, 50)]).is_ok(), "not yet synced");

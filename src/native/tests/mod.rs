@@ -18,6 +18,7 @@ pub(crate) mod histories;
 pub(crate) mod history;
 pub(crate) mod model;
 mod outcomes;
+mod packing;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;

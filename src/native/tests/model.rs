@@ -27,11 +27,12 @@ pub fn key_bytes(key: usize) -> Vec<u8> {
 /// The value that belongs to a version: tiny, larger than a block, or one that ends in many zeros.
 pub fn value_bytes(key: usize, version: u32) -> Vec<u8> {
     let mut rng = Random::new(u64::from(version) << 8 | key as u64);
-    let (len, zeros_from) = match rng.below(16) {
-        0..=5 => (4 + rng.below(12), u64::MAX),
-        6..=11 => (16 + rng.below(200), u64::MAX),
-        12 => (500 + rng.below(1500), u64::MAX),
-        13 => (4000 + rng.below(6000), u64::MAX),
+    let (len, zeros_from) = match rng.below(25) {
+        0..=9 => return text_bytes(version, &mut rng),
+        10 => (4 + rng.below(12), u64::MAX),
+        11..=17 => (16 + rng.below(200), u64::MAX),
+        18 => (500 + rng.below(1500), u64::MAX),
+        19 => (4000 + rng.below(6000), u64::MAX),
         _ => (200 + rng.below(3000), 4 + rng.below(100)),
     };
     let mut value = vec![0; len as usize];
@@ -40,6 +41,17 @@ pub fn value_bytes(key: usize, version: u32) -> Vec<u8> {
         part.copy_from_slice(&rng.next_u64().to_le_bytes()[..part.len()]);
     }
     value[..4].copy_from_slice(&version.to_le_bytes());
+    value
+}
+
+/// A value that has much in common with others of its kind.
+fn text_bytes(version: u32, rng: &mut Random) -> Vec<u8> {
+    let mut value = version.to_le_bytes().to_vec();
+    let rows_max = [3, 24][rng.below(2) as usize];
+    for _ in 0..1 + rng.below(rows_max) {
+        let city = ["Berlin", "Vienna", "Zurich"][rng.below(3) as usize];
+        value.extend_from_slice(format!("{{\"customer\":{},\"city\":\"{city}\",\"is_active\":true}}", rng.below(1000)).as_bytes());
+    }
     value
 }
 

@@ -53,7 +53,7 @@ const ROT: Part = ("rot::every_damage_is_refused_or_harmless", rotten_stores);
 const HISTORIES: Part = ("histories::many_threads_agree", many_threads);
 
 /// Caught by the large tests: most of these by several of them.
-const BY_SWEEPS: [(Bug, Part); 25] = [
+const BY_SWEEPS: [(Bug, Part); 27] = [
     (Bug::AckBeforeSync, PROGRAMS),
     (Bug::SkipDirectorySync, PROGRAMS),
     (Bug::AcceptZeroTail, ROT),
@@ -75,6 +75,8 @@ const BY_SWEEPS: [(Bug, Part); 25] = [
     (Bug::ManifestNotSynced, CALLS),
     (Bug::UnlinkBeforeManifest, COMPOUND),
     (Bug::ManifestWithoutWitness, ROT),
+    (Bug::DictionaryNotSynced, SIMULATOR),
+    (Bug::DictionaryUnnamed, SIMULATOR),
     (Bug::CutForgotten, HISTORIES),
     (Bug::CompactionTooEarly, HISTORIES),
     (Bug::VisibleInParts, HISTORIES),

@@ -5,7 +5,7 @@ use super::driver::HINTS;
 use crate::base::code::Code;
 use crate::base::error::Error;
 use crate::base::sync::Arc;
-use crate::engine::codec::{Codec, compress, compressed_len_max, unpack};
+use crate::engine::codec::{Codec, compress, compressed_len_max};
 use crate::engine::record::{Kind, Record};
 use crate::engine::{Commit, Engine, ReadOp, Reader, StoredValue, WriteOp, Writes};
 use crate::io::Disk;
@@ -92,7 +92,7 @@ impl Reader for Collect<'_> {
     }
     fn found(&mut self, op: u32, value: StoredValue<'_>) {
         let mut raw = vec![0; value.raw_len];
-        unpack(value.codec, value.bytes, &mut raw).unwrap();
+        value.unpack(&mut raw).unwrap();
         assert!(self.got[op as usize].replace(raw).is_none());
     }
     fn missing(&mut self, _: u32) {}

@@ -4,6 +4,7 @@ use super::driver::{Batch, Driver};
 use super::model::{Effect, KEYS, State};
 use crate::base::error::Error;
 use crate::base::random::Random;
+use crate::engine::Codec;
 use crate::io::sim::{Faults, SimDisk};
 use crate::native::Options;
 
@@ -45,10 +46,13 @@ impl Workload {
             ..Faults::default()
         };
         let options = options(chunk_bytes, [0, chunk_bytes, 3 * chunk_bytes][rng.below(3) as usize]);
+        let dense_or = if cfg!(feature = "zstd") { Codec::Zstd } else { Codec::Dense };
+        let compacted_codec = [Codec::None, Codec::Lz4, Codec::Dense, dense_or][rng.below(4) as usize];
         Workload {
             seed,
             faults,
             options: Options {
+                compacted_codec,
                 checkpoint_log_bytes: [0, 1, 20_000][rng.below(3) as usize],
                 reserve_percent: (3200 << 10) / chunk_bytes + 50, // something, also with tiny chunks
                 ..options

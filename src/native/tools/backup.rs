@@ -1,13 +1,14 @@
 //! Online backup: a copy of a running store, of one moment between two commits.
 //!
 //! Chunks that are written no more get a second name where that can be, and are copied where not; the one in which the log
-//! ends is copied up to the last published byte, and a manifest of its own says what the others hold. The copy is opened
-//! like any store. Commits wait only for the moment in which the end of the log is read.
+//! ends is copied up to the last published byte, and a manifest of its own says what the others hold. Dictionaries come
+//! along. The copy is opened like any store. Commits wait only for the moment in which the end of the log is read.
 //!
 //! A backup that was broken off must never pass for a good one. So the manifest comes first, which says what there must
 //! be, and the header of the newest chunk comes last, when all else is on stable storage: until then recovery refuses it.
 
 use super::super::chunks::{Chunk, file_name};
+use super::super::dictionary::{self, Names};
 use super::super::frame::{CHUNK_HEADER_LEN, LogEnd};
 use super::super::manifest::{self, Manifest};
 use super::super::{LOCK_NAME, NativeEngine};
@@ -66,8 +67,14 @@ impl NativeEngine {
             return Ok(BackupReport::default());
         }
         let covers = end.chunk - u64::from(has_last);
+        let is_kept = |id: u64| id == newest || sealed.iter().any(|end| end.chunk == id);
+        let mut named = Names::default();
+        chunks.iter().filter(|chunk| is_kept(chunk.id)).for_each(|chunk| dictionary::name_all(&mut named, &chunk.dictionaries));
+        for number in dictionary::numbers(&named) {
+            dictionary::read(&**self.log.dir(), number, &self.log.store(), &self.path)?; // a copy without it is none
+        }
         let manifest = Manifest { store: self.log.store(), number, covers, newest, watermark: end.last_seq, chunks: sealed, outcomes };
-        backup.run(&chunks, end, &manifest).map_err(failed)?;
+        backup.run(&chunks, end, &manifest, &named).map_err(failed)?;
         Ok(backup.report)
     }
 }
@@ -79,7 +86,7 @@ struct Backup<'a> {
 }
 
 impl Backup<'_> {
-    fn run(&mut self, chunks: &[Arc<Chunk>], end: LogEnd, manifest: &Manifest) -> io::Result<()> {
+    fn run(&mut self, chunks: &[Arc<Chunk>], end: LogEnd, manifest: &Manifest, dictionaries: &Names) -> io::Result<()> {
         let header_len = CHUNK_HEADER_LEN as u64;
         manifest::write(self.to, manifest)?;
         let mut last: Option<(Arc<dyn File>, &Chunk)> = None;
@@ -93,13 +100,13 @@ impl Backup<'_> {
         let is_sealed = |chunk: &Chunk| manifest.chunks.iter().any(|sealed| sealed.chunk == chunk.id);
         let is_part = |chunk: &Chunk| chunk.id != manifest.newest && is_sealed(chunk);
         for chunk in chunks.iter().filter(|chunk| is_part(chunk)) {
-            let name = file_name(chunk.id);
-            if !self.link(&name, &*chunk.file)? {
-                let copy = self.to.create(&name)?;
-                self.copy(&*chunk.file, &*copy, 0, chunk.end().map_or(chunk.file.len()?, |end| end.valid_bytes))?;
-                copy.sync()?;
-                self.report.copied += 1;
-            }
+            let len = chunk.end().map_or(chunk.file.len()?, |end| end.valid_bytes);
+            self.link_or_copy(&file_name(chunk.id), &*chunk.file, len)?;
+        }
+        for number in dictionary::numbers(dictionaries) {
+            let name = dictionary::file_name(number);
+            let file = self.from.open(&name)?;
+            self.link_or_copy(&name, &*file, file.len()?)?;
         }
         self.to.sync()?;
         if let Some((copy, chunk)) = last {
@@ -112,6 +119,18 @@ impl Backup<'_> {
             self.report.copied_bytes += CHUNK_HEADER_LEN as u64;
             self.report.copied += 1;
         }
+        Ok(())
+    }
+
+    /// Puts a file that is never written again into the backup, on stable storage but for its name.
+    fn link_or_copy(&mut self, name: &str, file: &dyn File, len: u64) -> io::Result<()> {
+        if self.link(name, file)? {
+            return Ok(());
+        }
+        let copy = self.to.create(name)?;
+        self.copy(file, &*copy, 0, len)?;
+        copy.sync()?;
+        self.report.copied += 1;
         Ok(())
     }
 
@@ -152,5 +171,5 @@ impl Backup<'_> {
 }
 
 fn too_short() -> io::Error {
-    io::Error::new(io::ErrorKind::UnexpectedEof, "a chunk file is shorter than it was")
+    io::Error::new(io::ErrorKind::UnexpectedEof, "a file is shorter than it was")
 }

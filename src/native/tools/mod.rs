@@ -7,6 +7,7 @@
 mod backup;
 mod compact;
 mod describe;
+mod dictionaries;
 mod follow;
 mod loader;
 mod patient;
@@ -24,7 +25,6 @@ pub use describe::{ChunkInfo, StoreInfo};
 pub use loader::Loader;
 pub use salvage::{SalvageReport, salvage};
 pub use verify::{VerifyReport, verify};
-pub use walk::value_of;
 
 use super::chunks::id_of;
 use super::{LOCK_NAME, manifest};

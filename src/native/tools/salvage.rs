@@ -2,12 +2,14 @@
 //!
 //! A record is proven by its own checksum, which is salted with its place, whether or not the frame around it is good.
 //! The order of places is the order of commits, so the last good record of a key is the newest one left. If a newer one
-//! was lost, the older one takes its place, and a key whose delete was lost is back: nobody can tell. The report says
-//! where something was lost. The damaged store is read and never changed.
+//! was lost, or is packed and its dictionary is gone, the older one takes its place, and a key whose delete was lost is
+//! back: nobody can tell. The report says where something was lost. The damaged store is read and never changed.
 
+use super::super::dictionary::{self, Names, Stored};
 use super::super::index::{Index, Place};
 use super::super::options::Options;
 use super::super::{LOCK_NAME, NativeEngine};
+use super::dictionaries::{Missed, Value};
 use super::follow::{Follower, Met};
 use super::loader::Loader;
 use super::survey::Survey;
@@ -63,10 +65,28 @@ pub fn salvage(
     let hasher = KeyHasher::new([random::secret_u64(), random::secret_u64()]);
     let mut index = Index::new()?;
     let mut follower = Follower::default();
+    let (mut missed, mut not_had, mut needed) = (Missed::default(), 0, Names::default());
     let mut note_places = |met: Met<'_>| {
         match met {
             Met::Record { chunk, offset, bytes, record } => {
                 report.records += 1;
+                let is_had = match survey.dictionaries.judge(&record)? {
+                    Value::Good => true,
+                    Value::Lacks(number) => {
+                        missed.add(number);
+                        false
+                    }
+                    Value::Spoilt => {
+                        let what = "the value of this record does not unpack; it is left out";
+                        report.damage.push(Damage::new(&survey.chunks[chunk].name, offset, bytes.len() as u64, what));
+                        false
+                    }
+                };
+                if !is_had {
+                    not_had += 1;
+                    return Ok(());
+                }
+                dictionary::name(&mut needed, record.dictionary);
                 let hash = hasher.hash(record.key);
                 match record.kind {
                     Kind::Put => {
@@ -83,9 +103,11 @@ pub fn salvage(
         Ok(())
     };
     follower.run(&survey, &mut note_places, &mut |done, total| progress(done, 2 * total))?;
-    report.lost = follower.lost();
+    report.lost = follower.lost() + not_had;
+    report.damage.extend(missed.damage());
     let options = Options { background: false, hot_log_bytes: 0, read_only: false, ..options };
     let engine = NativeEngine::open(Arc::clone(disk), to, options)?;
+    let carried = engine.carry_over(&survey.dictionaries.good, &needed);
     let mut loader = Loader::new(Arc::clone(&engine));
     let mut copy = |met: Met<'_>| {
         let Met::Record { chunk, offset, bytes, record } = met else { return Ok(()) };
@@ -99,7 +121,7 @@ pub fn salvage(
             _ => Ok(()),
         }
     };
-    let copied = Follower::default().run(&survey, &mut copy, &mut |done, total| progress(total + done, 2 * total));
+    let copied = carried.and_then(|()| Follower::default().run(&survey, &mut copy, &mut |done, total| progress(total + done, 2 * total)));
     let finished = copied.and_then(|()| loader.finish());
     let closed = engine.close();
     finished.and(closed).map_err(|error| {
@@ -107,4 +129,17 @@ pub fn salvage(
         Error { message: text.into(), ..error }
     })?;
     Ok(report)
+}
+
+impl NativeEngine {
+    /// Takes over dictionaries from another store, under their numbers: packed values go along as they are.
+    fn carry_over(&self, from: &[Stored], needed: &Names) -> Result<()> {
+        for stored in from.iter().filter(|stored| dictionary::is_named(needed, stored.dictionary.number)) {
+            let name = dictionary::file_name(stored.dictionary.number);
+            let adopted = self.dictionaries.adopt(&**self.log.dir(), &self.log.store(), stored);
+            adopted.map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;
+        }
+        self.log.name_dictionaries(self.dictionaries.names());
+        Ok(())
+    }
 }

@@ -5,8 +5,10 @@
 
 use super::super::checkpoint::{self, Checkpoint};
 use super::super::chunks::{file_name, id_of};
+use super::super::dictionary::{self, Names};
 use super::super::frame::{BadHeader, CHUNK_HEADER_LEN, ChunkHeader, LogEnd, Salt};
 use super::super::manifest::{self, Manifest};
+use super::dictionaries::Dictionaries;
 use super::patient::PatientFile;
 use super::{Damage, Source};
 use crate::base::code::Code;
@@ -15,6 +17,7 @@ use crate::io::read_full_at;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// See the top of this file.
+#[derive(Default)]
 pub struct Survey {
     /// Which store it is; `None` if no file says so.
     pub store: Option<[u8; 16]>,
@@ -22,6 +25,8 @@ pub struct Survey {
     pub chunks: Vec<ChunkFile>,
     /// What checkpoints and the manifest know to have been on stable storage: all up to this sequence number.
     pub proven_seq: u64,
+    /// What it takes to unpack values.
+    pub dictionaries: Dictionaries,
     /// Other files, and bytes in them.
     pub others: Vec<(String, u64)>,
     /// What is wrong.
@@ -58,18 +63,16 @@ pub enum Role {
 impl ChunkFile {
     /// The salt of its checksums: from its header, else from the store's identity and the file's name.
     pub fn salt(&self, store: Option<[u8; 16]>) -> Option<Salt> {
-        let stand_in =
-            |store| ChunkHeader { store, chunk: self.id, epoch: 0, chance: 0, before: LogEnd::default(), watermark: 0, created_ms: 0 };
-        self.header.or_else(|| store.map(stand_in)).map(|header| header.salt())
+        let known = self.header.map(|header| header.store).or(store);
+        known.map(|store| Salt::of(&store, self.id))
     }
 }
 
 impl Survey {
     /// Looks at all files of `source`. Only a directory that cannot be listed is an error, or a store that is too new.
     pub fn take(source: &Source) -> Result<Survey> {
-        let mut survey =
-            Survey { store: None, chunks: Vec::new(), proven_seq: 0, others: Vec::new(), damage: Vec::new(), notes: Vec::new() };
-        let (mut manifests, mut checkpoints) = (Vec::new(), Vec::new());
+        let mut survey = Survey::default();
+        let (mut manifests, mut checkpoints, mut dictionaries) = (Vec::new(), Vec::new(), Vec::new());
         for name in source.names()? {
             match (id_of(&name), manifest::number_of(&name)) {
                 (Some(id), _) => survey.look_at_chunk(source, name, id)?,
@@ -77,6 +80,7 @@ impl Survey {
                 _ => {
                     let len = source.dir.open(&name).and_then(|file| file.len()).unwrap_or(0);
                     checkpoints.extend(checkpoint::number_of(&name));
+                    dictionaries.extend(dictionary::number_of(&name));
                     survey.others.push((name, len));
                 }
             }
@@ -88,6 +92,11 @@ impl Survey {
         survey.proven_seq = manifest.as_ref().map_or(0, |manifest| manifest.watermark);
         survey.look_at_checkpoints(source, &checkpoints);
         survey.give_roles(manifest.as_ref());
+        let mut named = Names::default();
+        let parts = survey.chunks.iter().filter(|chunk| chunk.role != Role::None).filter_map(|chunk| chunk.header);
+        parts.for_each(|header| dictionary::name_all(&mut named, &header.dictionaries));
+        let Survey { store, damage, notes, .. } = &mut survey;
+        survey.dictionaries = Dictionaries::look(source, *store, &dictionaries, &named, damage, notes);
         Ok(survey)
     }
 
@@ -259,7 +268,8 @@ fn read_whole(source: &Source, name: &str) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn first_difference(good: &[u8], found: &[u8]) -> Option<u64> {
+/// Where two files begin to differ, if they do.
+pub fn first_difference(good: &[u8], found: &[u8]) -> Option<u64> {
     let common = good.iter().zip(found).position(|(good, found)| good != found);
     let at = common.or_else(|| (good.len() != found.len()).then_some(good.len().min(found.len())));
     at.map(|at| at as u64)

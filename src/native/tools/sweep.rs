@@ -192,7 +192,7 @@ fn records(
             at += ALIGN;
             continue;
         };
-        let used = record.key_at() + record.key.len() + record.value.len();
+        let used = record.sum_end();
         if let Some(dirt) = rest[used..len].iter().position(|byte| *byte != 0) {
             let from = offset + (used + dirt) as u64;
             if let Go::Stop = visit(Event::DirtyPadding { from, to: offset + len as u64 })? {

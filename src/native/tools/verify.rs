@@ -1,4 +1,5 @@
-//! Verifying: every byte of every file is read and compared with what its checksums say. Nothing is changed.
+//! Verifying: every byte of every file is read and compared with what its checksums say, and every packed value is
+//! unpacked: under another dictionary than its own it has a good checksum all the same. Nothing is changed.
 //!
 //! Two looks: this one, which goes on behind damage and tells all of it, and recovery's, which says whether the store
 //! opens. What lies behind the end of the log, a torn tail or a chunk that was cut off, is no damage.
@@ -6,6 +7,7 @@
 use super::super::chunks::Chunks;
 use super::super::options::Options;
 use super::super::recovery;
+use super::dictionaries::{Missed, Value};
 use super::follow::{Follower, Met};
 use super::survey::Survey;
 use super::{Damage, Progress, Source};
@@ -54,16 +56,28 @@ pub fn verify(disk: &dyn Disk, path: &Path, alone: bool, progress: Progress<'_>)
         notes: std::mem::take(&mut survey.notes),
         ..VerifyReport::default()
     };
+    let mut missed = Missed::default();
     let mut visit = |met: Met<'_>| {
         match met {
             Met::Frame => report.frames += 1,
-            Met::Record { .. } => report.records += 1,
+            Met::Record { chunk, offset, bytes, record } => {
+                report.records += 1;
+                match survey.dictionaries.judge(&record)? {
+                    Value::Good => {}
+                    Value::Lacks(number) => missed.add(number),
+                    Value::Spoilt => {
+                        let what = "the value of this record does not unpack";
+                        report.damage.push(Damage::new(&survey.chunks[chunk].name, offset, bytes.len() as u64, what));
+                    }
+                }
+            }
             Met::Damage(damage) => report.damage.push(damage),
             Met::Note(note) => report.notes.push(note),
         }
         Ok(())
     };
     Follower::default().run(&survey, &mut visit, progress)?;
+    report.damage.extend(missed.damage());
     match ask_recovery(&source) {
         Ok(keys) => report.keys = Some(keys),
         Err(error) => report.refusal = Some(error.message.into_owned()),

@@ -5,10 +5,9 @@ use super::super::chunks::file_name;
 use super::super::index::Place;
 use super::super::scan::{Frames, Step};
 use super::super::window::Window;
-use crate::base::clock;
+use super::dictionaries::unpacked;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
-use crate::engine::codec::{self, Codec};
 use crate::engine::record::{Kind, Record};
 use std::borrow::Cow;
 
@@ -19,7 +18,7 @@ impl NativeEngine {
         let _nothing_is_moved = self.compacting.lock();
         self.check_open()?;
         let log_end = self.log_end();
-        let now_ms = clock::unix_ms();
+        let now_ms = self.now_ms();
         for chunk in self.chunks.by_age() {
             let Some(end) = chunk.end().or((chunk.id == log_end.chunk).then_some(log_end)) else { continue };
             let mut window = Window::new(&*chunk.file, end.valid_bytes);
@@ -29,8 +28,8 @@ impl NativeEngine {
                 match frames.next_record(&mut window).map_err(failed)? {
                     Step::Record { offset, bytes, record } => {
                         let place = Place::new(chunk.slot, offset, bytes.len());
-                        let expired = record.expiry_ms.is_some_and(|expiry_ms| expiry_ms <= now_ms);
-                        if record.kind == Kind::Put && !expired && self.index.read().get(&self.hasher.hash(record.key)) == Some(place) {
+                        let is_there = record.kind == Kind::Put && !record.has_expired(now_ms);
+                        if is_there && self.index.read().get(&self.hasher.hash(record.key)) == Some(place) {
                             visit(&record)?;
                         }
                     }
@@ -46,21 +45,13 @@ impl NativeEngine {
         Ok(())
     }
 
+    /// The value of a record of this store, unpacked.
+    pub fn value_of<'a>(&self, record: &Record<'a>) -> Result<Cow<'a, [u8]>> {
+        unpacked(&self.dictionaries.table(), record, &self.path)
+    }
+
     /// Where the log ends when everything that was begun before has been published.
     pub(super) fn log_end(&self) -> super::super::frame::LogEnd {
         self.line.draw().stage_alone(|| self.log.end())
     }
-}
-
-/// The value of a record, unpacked.
-pub fn value_of<'a>(record: &Record<'a>) -> Result<Cow<'a, [u8]>> {
-    if record.codec == Codec::None {
-        return Ok(Cow::Borrowed(record.value));
-    }
-    let mut value = Vec::new();
-    let len = record.raw_len as usize;
-    value.try_reserve_exact(len).map_err(|_| Error::no_memory("no memory to unpack a value: free memory"))?;
-    value.resize(len, 0);
-    codec::unpack(record.codec, record.value, &mut value)?;
-    Ok(Cow::Owned(value))
 }

@@ -50,12 +50,19 @@ fn an_empty_store_gives_an_empty_backup_and_only_an_empty_directory_takes_one() 
 
 #[test]
 fn a_backup_that_was_broken_off_is_no_store() {
-    for (seed, batches) in [(30, 5), (31, 60)] {
+    for (seed, batches) in [(30, 5), (31, 60), (32, 60)] {
         let base = SimDisk::new(seed, Faults::default());
         let mut model = Model::new();
         let engine = open(&base);
         work(&engine, &mut Random::new(seed), batches, &mut model);
         engine.close().expect("closes");
+        if is_packed(seed) {
+            let dense = open_with(&base, PATH, Options { compacted_codec: Codec::Dense, ..options() }).expect("opens");
+            dense.compact(100, &mut |_, _| true).expect("compacts");
+            work(&dense, &mut Random::new(seed + 1), 30, &mut model);
+            dense.close().expect("closes");
+            assert!(base.list_files().contains(&DICTIONARY.to_owned()));
+        }
         let mut finished = false;
         for step in 1.. {
             let disk = copy_of(&base);

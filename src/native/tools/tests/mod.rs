@@ -2,6 +2,7 @@
 
 mod backup;
 mod compact;
+mod dictionaries;
 mod prefix;
 mod salvage;
 mod verify;
@@ -11,6 +12,7 @@ use super::super::{NativeEngine, Options, Recovery};
 use crate::base::error::Result;
 use crate::base::random::Random;
 use crate::base::sync::Arc;
+use crate::engine::codec::Codec;
 use crate::engine::record::Record;
 use crate::engine::{Commit, Engine, ReadHints, ReadOp, Reader, StoredValue, WriteOp, Writes};
 use crate::io::Disk;
@@ -22,6 +24,7 @@ type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
 const PATH: &str = "store";
 const CHUNK_BYTES: u64 = 16 << 10;
+const DICTIONARY: &str = "dictionary-0000000000000001.kvb";
 
 fn options() -> Options {
     Options { chunk_bytes: CHUNK_BYTES, hot_log_bytes: 0, reserve_percent: 0, background: false, ..Options::default() }
@@ -54,7 +57,7 @@ fn commit(engine: &NativeEngine, records: &[Record<'_>], durable: bool) -> Resul
 fn contents(engine: &NativeEngine) -> Model {
     let mut model = Model::new();
     let visited = engine.walk(&mut |record| {
-        let before = model.insert(record.key.to_vec(), super::value_of(record)?.into_owned());
+        let before = model.insert(record.key.to_vec(), engine.value_of(record)?.into_owned());
         assert!(before.is_none(), "a key was shown twice");
         Ok(())
     });
@@ -72,7 +75,9 @@ impl Reader for OneKey<'_> {
         self.key
     }
     fn found(&mut self, _: u32, value: StoredValue<'_>) {
-        self.value = Some(value.bytes.to_vec());
+        let mut raw = vec![0; value.raw_len];
+        value.unpack(&mut raw).expect("unpacks");
+        self.value = Some(raw);
     }
     fn missing(&mut self, _: u32) {}
     fn failed(&mut self, _: u32, error: crate::base::error::Error) {
@@ -116,12 +121,18 @@ fn work(engine: &NativeEngine, rng: &mut Random, batches: usize, model: &mut Mod
     }
 }
 
+/// Of every other store the records that were moved are packed.
+fn is_packed(seed: u64) -> bool {
+    seed % 2 == 1
+}
+
 /// A store of several chunks, some of them compacted away, with a beat in it, closed in order.
 fn worn_store(seed: u64) -> (SimDisk, Model) {
     let disk = SimDisk::new(seed, Faults::default());
     let mut rng = Random::new(seed);
     let mut model = Model::new();
-    let engine = open(&disk);
+    let compacted_codec = if is_packed(seed) { Codec::Dense } else { Codec::None };
+    let engine = open_with(&disk, PATH, Options { compacted_codec, ..options() }).expect("opens");
     work(&engine, &mut rng, 200, &mut model);
     engine.compact(60, &mut |_, _| true).expect("compacts");
     engine.close().expect("closes");
@@ -131,6 +142,7 @@ fn worn_store(seed: u64) -> (SimDisk, Model) {
     engine.beat().expect("beats");
     work(&engine, &mut rng, 30, &mut model);
     engine.close().expect("closes");
+    assert_eq!(disk.list_files().contains(&DICTIONARY.to_owned()), is_packed(seed));
     (disk, model)
 }
 

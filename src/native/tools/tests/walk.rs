@@ -3,7 +3,7 @@
 use super::*;
 use crate::base::clock;
 use crate::base::code::Code;
-use crate::engine::codec::{Codec, compress, compressed_len_max};
+use crate::engine::codec::{compress, compressed_len_max};
 
 #[test]
 fn a_walk_shows_what_the_store_holds() {
@@ -17,7 +17,7 @@ fn a_walk_shows_what_the_store_holds() {
         let info = engine.describe().expect("open");
         assert_eq!(info.keys, model.len() as u64);
         let live: usize = model.iter().map(|(key, value)| Record::put(key, value).encoded_len()).sum();
-        assert_eq!(info.live_bytes(), live as u64);
+        assert!(if is_packed(seed) { info.live_bytes() < live as u64 } else { info.live_bytes() == live as u64 });
         assert!(info.chunks.len() > 3 && info.file_bytes() > info.live_bytes());
     }
 }
