@@ -183,15 +183,17 @@ impl NativeEngine {
         let mut kept: Vec<WriteOp> = Vec::new();
         kept.try_reserve_exact(ops.len()).map_err(|_| Error::no_memory("no memory to compact with: free memory"))?;
         let mut staged: Option<Result<Staged>> = None;
+        let still_current = |kept: &mut Vec<WriteOp>| {
+            let index = self.index.read();
+            let current = |(op, origin): &(&WriteOp, &Option<Place>)| index.get(&op.hash) == **origin || planted(Bug::CompactionOverNewer);
+            kept.extend(ops.iter().zip(origins.iter()).filter(current).map(|(op, _)| *op));
+        };
+        if planted(Bug::CompactionTooEarly) {
+            still_current(&mut kept);
+        }
         let mut group: [Commit<'_>; 1] = turn.stage_alone(|| {
-            {
-                let index = self.index.read();
-                kept.extend(
-                    ops.iter()
-                        .zip(origins.iter())
-                        .filter(|(op, origin)| index.get(&op.hash) == **origin || planted(Bug::CompactionOverNewer))
-                        .map(|(op, _)| *op),
-                );
+            if !planted(Bug::CompactionTooEarly) {
+                still_current(&mut kept);
             }
             let writes = Writes { blocks: vec![bytes.as_mut_slice()], ops: &kept };
             let mut group = [Commit { batch_id: NO_BATCH, writes, reads: &mut [], durable, pin: None }];
@@ -210,14 +212,20 @@ impl NativeEngine {
 
     /// Takes a chunk, of which nothing is needed any more, out of the store.
     fn remove(&self, victims: &[Arc<Chunk>], outcomes: Outcomes) -> Result<()> {
+        // Asked first: a chunk that is begun from here on must not seem to be one of those that were given up.
+        let mut last = self.log.last_chunk();
         let chunks = self.chunks.by_age();
+        let newest = chunks.last().map_or(0, |newest| newest.id);
         let durable = self.log.durable();
         // The manifest speaks for all chunks before the first that is not yet sealed and durable as a whole: what was
         // published since the sync need not be.
         let settled: Vec<_> = chunks.iter().map_while(|chunk| chunk.end().filter(|end| end.last_seq <= durable)).collect();
+        if planted(Bug::ManifestCoversMore) {
+            last = self.log.last_chunk();
+        }
         let covers = match chunks.get(settled.len()) {
             Some(unsettled) => unsettled.id - 1,
-            None => self.log.last_chunk(), // also for those that were begun and given up
+            None => last.max(newest), // also for those that were begun and given up
         };
         let stays = |end: &LogEnd| victims.iter().all(|victim| victim.id != end.chunk) && end.valid_bytes > CHUNK_HEADER_LEN as u64;
         let mut numbers = self.manifests.lock();
@@ -225,7 +233,7 @@ impl NativeEngine {
             store: self.log.store(),
             number: numbers.next,
             covers,
-            newest: chunks.last().map_or(0, |newest| newest.id),
+            newest,
             watermark: if planted(Bug::ManifestWithoutWitness) { 0 } else { durable },
             // A chunk that was begun and never used says nothing.
             chunks: settled.into_iter().filter(stays).collect(),

@@ -28,7 +28,7 @@ mod recovery;
 mod replay;
 mod scan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tools;
 mod window;
 
