@@ -276,3 +276,98 @@ TEST(allocators_of_two_managers_are_not_mixed) {
     CHECK_EQ_INT(alloc_live, 0);
     CHECK_EQ_INT(other_live, 0);
 }
+
+/* Random batches over few keys, each with one allocation refused, or all from one on: 20,000 refusals in all. What is reported
+ * is what happened: a batch's writes are there all or none, a read gives what the writes before it have left. */
+enum { SWEEP_KEYS = 12, SWEEP_REFUSALS = 20000 };
+static char *sweep_model[SWEEP_KEYS];
+
+static char *sweep_value(uint64_t *seed, int version) {
+    size_t len = next_random(seed) % 8 == 0 ? next_random(seed) % 20000 : next_random(seed) % 200;
+    char *value = calloc(1, len + 24);
+    int head = snprintf(value, 24, "%d:", version);
+    memset(value + head, 'a' + version % 26, len);
+    return value;
+}
+
+static void sweep_batch(uint64_t seed, long at, long from) {
+    enum { OPS_MAX = 30 };
+    static probe_t probe[OPS_MAX];
+    char *value[OPS_MAX] = {0};
+    int key_of[OPS_MAX], kind[OPS_MAX], count = 0, wanted = 1 + (int)(next_random(&seed) % OPS_MAX);
+    memset(probe, 0, sizeof probe);
+    alloc_reset();
+    alloc_fail_at = at;
+    alloc_fail_from = from;
+    batch_t *b = kv_async_batch_create(m, OPS_MAX);
+    for (int i = 0; b && i < wanted; i++) {
+        char key[16];
+        int code;
+        key_of[count] = (int)(next_random(&seed) % SWEEP_KEYS), kind[count] = (int)(next_random(&seed) % 3);
+        snprintf(key, sizeof key, "sweep%d", key_of[count]);
+        if (kind[count] == 0) {
+            value[count] = sweep_value(&seed, i);
+            code = kv_async_batch_put(b, key, strlen(key), value[count], strlen(value[count]), on_op, &probe[count]);
+        } else if (kind[count] == 1)
+            code = kv_async_batch_delete(b, key, strlen(key), on_op, &probe[count]);
+        else
+            code = kv_async_batch_get(b, key, strlen(key), NULL, NULL, on_op, &probe[count]);
+        if (code == KV_SUCCESS)
+            count++;
+        else {
+            CHECK_CODE(code, KV_ERR_MEM);
+            free(value[count]);
+            value[count] = NULL;
+        }
+    }
+    if (b && count > 0) {
+        done_t done = DONE_INIT;
+        int code = kv_async_batch_submit(b, on_done, &done);
+        if (code == KV_SUCCESS) {
+            code = kv_async_batch_wait(b, FOREVER);
+            CHECK(code == KV_SUCCESS || code == KV_ERR_BATCH_FAILED);
+            for (int i = 0; i < count; i++) {
+                CHECK_EQ_INT(probe[i].calls, 1);
+                const char *known = sweep_model[key_of[i]];
+                if (kind[i] == 2) {
+                    CHECK(probe[i].result == KV_ERR_MEM || probe[i].result == (known ? KV_SUCCESS : KV_ERR_KEY_NOT_FOUND));
+                    if (probe[i].result == KV_SUCCESS && strlen(known) < sizeof probe[i].value) CHECK_EQ_STR(probe[i].value, known);
+                    continue;
+                }
+                CHECK_CODE(probe[i].result, KV_SUCCESS); /* all that writing needs was had before */
+                free(sweep_model[key_of[i]]);
+                sweep_model[key_of[i]] = kind[i] == 0 ? strdup(value[i]) : NULL;
+            }
+        } else {
+            CHECK_CODE(code, KV_ERR_MEM);
+            CHECK_EQ_INT(kv_async_batch_get_status(b), ST_PENDING);
+        }
+    }
+    if (b) kv_async_batch_destroy(b);
+    for (int i = 0; i < OPS_MAX; i++) free(value[i]);
+}
+
+SLOW_TEST(twenty_thousand_refused_allocations) {
+    open_counting(false);
+    long refusals = 0;
+    uint64_t seed = 1;
+    for (; refusals < SWEEP_REFUSALS; next_random(&seed)) {
+        for (int from = 0; from < 2; from++) {
+            for (long n = 1;; n++) {
+                sweep_batch(seed, from ? 0 : n, from ? n : 0);
+                long refused = alloc_refused;
+                alloc_reset();
+                CHECK_EQ_INT(alloc_live, 0);
+                if (refused == 0) break;
+                refusals += refused;
+            }
+        }
+    }
+    for (int i = 0; i < SWEEP_KEYS; i++) {
+        char key[16];
+        snprintf(key, sizeof key, "sweep%d", i);
+        EXPECT(m, key, sweep_model[i]);
+        free(sweep_model[i]);
+    }
+    close_manager(m);
+}

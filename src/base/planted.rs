@@ -78,6 +78,14 @@ pub enum Bug {
     DictionaryNotSynced = 35,
     /// Records need a dictionary that the header of their chunk does not name.
     DictionaryUnnamed = 36,
+    /// The cut that a failed write has made is forgotten when the group behind it was being staged meanwhile.
+    CutForgotten = 37,
+    /// Compaction decides what is current before it has the log for itself.
+    CompactionTooEarly = 38,
+    /// A manifest counts a chunk among those that are gone which was begun while the manifest was drawn up.
+    ManifestCoversMore = 39,
+    /// Readers can come in between the batches of a group, and between the writes of a batch.
+    VisibleInParts = 40,
 }
 
 #[cfg(feature = "planted")]

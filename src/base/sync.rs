@@ -1,6 +1,13 @@
 //! Locks and threads, in one place, so that a model checker or a simulator can stand in for them.
 
-pub use parking_lot::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(test)]
+pub mod shaken;
+
+pub use parking_lot::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(not(test))]
+pub use parking_lot::{Mutex, RwLock};
+#[cfg(test)]
+pub use shaken::{Mutex, RwLock};
 pub use std::sync::Arc;
 pub use std::sync::atomic;
 
@@ -13,6 +20,7 @@ const STACK_BYTES: usize = 8 << 20;
 
 /// Starts a thread of the library: named, with all signals blocked (they belong to the host program).
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
+    let body = as_shaken(body);
     let blocked = SignalsBlocked::new();
     let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body);
     drop(blocked);
@@ -25,10 +33,26 @@ pub fn spawn_scoped<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     body: impl FnOnce() -> T + Send + 'scope,
 ) -> Result<ScopedJoinHandle<'scope, T>> {
+    let body = as_shaken(body);
     let blocked = SignalsBlocked::new();
     let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn_scoped(scope, body);
     drop(blocked);
     thread.map_err(|e| cannot_create(name, &e))
+}
+
+/// A thread of a test that shakes its locks starts threads that do.
+#[cfg(test)]
+fn as_shaken<T>(body: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    let seed = shaken::handed_down();
+    move || {
+        shaken::shake(seed);
+        body()
+    }
+}
+
+#[cfg(not(test))]
+fn as_shaken<T>(body: impl FnOnce() -> T) -> impl FnOnce() -> T {
+    body
 }
 
 fn cannot_create(name: &str, error: &std::io::Error) -> Error {

@@ -9,6 +9,8 @@ pub mod context;
 mod deliver;
 mod execute;
 pub mod fork;
+#[cfg(test)]
+mod histories;
 mod keeper;
 mod lane;
 pub mod manager;

@@ -36,6 +36,7 @@ counters! {
     chunks_created "Chunk files made.";
     chunks_removed "Chunk files removed by compaction.";
     chunks_damaged "Chunk files that compaction found damaged and kept.";
+    held_back "Groups that waited a little because compaction could not keep up.";
     moved_records "Records that compaction moved.";
     moved_bytes "Bytes of them.";
     checkpoints "Checkpoints of the index written.";

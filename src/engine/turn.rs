@@ -51,6 +51,12 @@ impl Turnstile {
 }
 
 impl Turn {
+    /// Its place in the line.
+    #[cfg(test)]
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Waits until all earlier turns have been staged, runs `body` alone, and lets the next turn in.
     pub fn stage<T>(&mut self, body: impl FnOnce() -> T) -> T {
         debug_assert!(!self.staged, "a turn is staged once");

@@ -51,6 +51,12 @@ impl Chunk {
         *self.end.lock()
     }
 
+    /// Whether it is sealed, and nothing in it is of any use.
+    pub fn is_empty(&self) -> bool {
+        let deletes = self.tombstones.load(Ordering::Relaxed);
+        self.end().is_some() && !self.damaged.load(Ordering::Relaxed) && self.live_bytes() == 0 && deletes == 0
+    }
+
     /// Bytes of records that are current.
     pub fn live_bytes(&self) -> u64 {
         self.record_bytes.load(Ordering::Relaxed).saturating_sub(self.dead_bytes.load(Ordering::Relaxed))

@@ -234,6 +234,10 @@ impl NativeEngine {
                 if let Some(old) = replaced {
                     dead.add(&view, old);
                 }
+                if planted(Bug::VisibleInParts) {
+                    drop(index);
+                    index = self.index.write();
+                }
                 offset += u64::from(op.len);
             }
         }

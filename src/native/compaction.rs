@@ -12,7 +12,7 @@ use super::NativeEngine;
 use super::chunks::{Chunk, file_name};
 use super::commit::Staged;
 use super::compactor::Pace;
-use super::frame::CHUNK_HEADER_LEN;
+use super::frame::{CHUNK_HEADER_LEN, LogEnd};
 use super::index::Place;
 use super::manifest::{self, Manifest};
 use super::pack::Packer;
@@ -79,13 +79,18 @@ impl NativeEngine {
             return Ok(()); // it stays, and one that is damaged is not picked again
         }
         let outcomes = self.outcomes.lock().clone(); // of what is durable behind the sync
+        // The chunk in which the log stands says so: it stays until there is another.
+        let published_chunk = self.log.published_chunk();
+        let mut victims = vec![Arc::clone(victim)];
+        victims.extend(self.chunks.by_age().into_iter().filter(|chunk| chunk.id != victim.id && chunk.is_empty()));
+        victims.retain(|chunk| chunk.id < published_chunk);
         if !planted(Bug::ManifestBeforeSync) {
             self.sync_in_turn()?;
         }
-        // The chunk in which the log stands says so: it stays until there is another.
-        if victim.id < self.log.published_chunk() {
-            self.remove(victim, outcomes)?;
-            add(&self.counters.chunks_removed, 1);
+        if !victims.is_empty() {
+            self.remove(&victims, outcomes)?;
+            add(&self.counters.chunks_removed, victims.len() as u64);
+            self.look_behind();
         }
         Ok(())
     }
@@ -178,15 +183,17 @@ impl NativeEngine {
         let mut kept: Vec<WriteOp> = Vec::new();
         kept.try_reserve_exact(ops.len()).map_err(|_| Error::no_memory("no memory to compact with: free memory"))?;
         let mut staged: Option<Result<Staged>> = None;
+        let still_current = |kept: &mut Vec<WriteOp>| {
+            let index = self.index.read();
+            let current = |(op, origin): &(&WriteOp, &Option<Place>)| index.get(&op.hash) == **origin || planted(Bug::CompactionOverNewer);
+            kept.extend(ops.iter().zip(origins.iter()).filter(current).map(|(op, _)| *op));
+        };
+        if planted(Bug::CompactionTooEarly) {
+            still_current(&mut kept);
+        }
         let mut group: [Commit<'_>; 1] = turn.stage_alone(|| {
-            {
-                let index = self.index.read();
-                kept.extend(
-                    ops.iter()
-                        .zip(origins.iter())
-                        .filter(|(op, origin)| index.get(&op.hash) == **origin || planted(Bug::CompactionOverNewer))
-                        .map(|(op, _)| *op),
-                );
+            if !planted(Bug::CompactionTooEarly) {
+                still_current(&mut kept);
             }
             let writes = Writes { blocks: vec![bytes.as_mut_slice()], ops: &kept };
             let mut group = [Commit { batch_id: NO_BATCH, writes, reads: &mut [], durable, pin: None }];
@@ -204,38 +211,47 @@ impl NativeEngine {
     }
 
     /// Takes a chunk, of which nothing is needed any more, out of the store.
-    fn remove(&self, victim: &Arc<Chunk>, outcomes: Outcomes) -> Result<()> {
+    fn remove(&self, victims: &[Arc<Chunk>], outcomes: Outcomes) -> Result<()> {
+        // Asked first: a chunk that is begun from here on must not seem to be one of those that were given up.
+        let mut last = self.log.last_chunk();
         let chunks = self.chunks.by_age();
+        let newest = chunks.last().map_or(0, |newest| newest.id);
         let durable = self.log.durable();
         // The manifest speaks for all chunks before the first that is not yet sealed and durable as a whole: what was
         // published since the sync need not be.
         let settled: Vec<_> = chunks.iter().map_while(|chunk| chunk.end().filter(|end| end.last_seq <= durable)).collect();
+        if planted(Bug::ManifestCoversMore) {
+            last = self.log.last_chunk();
+        }
         let covers = match chunks.get(settled.len()) {
             Some(unsettled) => unsettled.id - 1,
-            None => self.log.last_chunk(), // also for those that were begun and given up
+            None => last.max(newest), // also for those that were begun and given up
         };
+        let stays = |end: &LogEnd| victims.iter().all(|victim| victim.id != end.chunk) && end.valid_bytes > CHUNK_HEADER_LEN as u64;
         let mut numbers = self.manifests.lock();
         let manifest = Manifest {
             store: self.log.store(),
             number: numbers.next,
             covers,
-            newest: chunks.last().map_or(0, |newest| newest.id),
+            newest,
             watermark: if planted(Bug::ManifestWithoutWitness) { 0 } else { durable },
             // A chunk that was begun and never used says nothing.
-            chunks: settled.into_iter().filter(|end| end.chunk != victim.id && end.valid_bytes > CHUNK_HEADER_LEN as u64).collect(),
+            chunks: settled.into_iter().filter(stays).collect(),
             outcomes,
         };
         numbers.next += 1;
         if planted(Bug::UnlinkBeforeManifest) {
-            let _ = self.log.dir().remove(&file_name(victim.id));
+            victims.iter().for_each(|victim| drop(self.log.dir().remove(&file_name(victim.id))));
         }
         let name = manifest::file_name(manifest.number);
         manifest::write(&**self.log.dir(), &manifest)
             .map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;
         let dir = self.log.dir();
-        self.chunks.remove(victim)?;
         // Whatever of this is lost in a crash, the next open does again: the manifest does not name these files.
-        let _ = dir.remove(&file_name(victim.id));
+        for victim in victims {
+            self.chunks.remove(victim)?;
+            let _ = dir.remove(&file_name(victim.id));
+        }
         let older = numbers.in_force.replace(manifest.number);
         if let Some(obsolete) = std::mem::replace(&mut numbers.before, older) {
             let _ = dir.remove(&manifest::file_name(obsolete));

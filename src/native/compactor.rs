@@ -10,6 +10,7 @@ use crate::base::error::Result;
 use crate::base::log;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use crate::engine::counters::add;
 use std::sync::Weak;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -24,7 +25,14 @@ pub(super) struct Compactor {
     chunks_seen: AtomicU64,
     /// It waits for the store to be idle, to beat then.
     beat_wanted: AtomicBool,
+    /// There is so much on disk that is dead that commits have to slow down.
+    behind: AtomicBool,
 }
+
+/// While compaction is behind, commits bring in no more than this many bytes per second each, and none waits longer at a
+/// time than `HOLD_BACK_MAX`.
+const BEHIND_BYTES_PER_SECOND: u64 = 64 << 20;
+const HOLD_BACK_MAX: Duration = Duration::from_millis(5);
 
 #[derive(Default)]
 struct State {
@@ -70,6 +78,7 @@ impl NativeEngine {
         let begun = self.counters.chunks_created.load(Ordering::Relaxed);
         if begun != self.compactor.chunks_seen.load(Ordering::Relaxed) {
             self.compactor.chunks_seen.store(begun, Ordering::Relaxed);
+            self.look_behind();
             self.want_tidying();
         }
     }
@@ -96,13 +105,40 @@ impl NativeEngine {
         }
     }
 
+    /// Looks whether compaction has fallen behind: when more than half of all record bytes are dead, and not just some
+    /// chunks of a small store.
+    pub(super) fn look_behind(&self) {
+        let view = self.chunks.view();
+        let (mut all, mut live) = (0, 0);
+        for seen in view.iter().flatten() {
+            all += seen.chunk.record_bytes.load(Ordering::Relaxed);
+            live += seen.chunk.live_bytes();
+        }
+        let compacts = self.options.background && self.options.min_fill_percent > 0;
+        let behind = compacts && all > (2 * live).max(live + 2 * self.options.chunk_bytes);
+        if self.compactor.behind.swap(behind, Ordering::Relaxed) != behind {
+            let text = if behind { "compaction has fallen behind: commits slow down" } else { "compaction has caught up" };
+            log::write(log::Level::Info, "compact", &format!("store {}: {text}", self.path));
+        }
+    }
+
+    /// A group of `bytes` was committed. If compaction cannot keep up, its thread waits a little: else the disk would fill
+    /// with what is dead. Nothing else waits for it here.
+    pub(super) fn hold_back(&self, bytes: impl FnOnce() -> u64) {
+        if self.compactor.behind.load(Ordering::Relaxed) && !self.log.is_full() {
+            let pause = Duration::from_micros(bytes().saturating_mul(1_000_000) / BEHIND_BYTES_PER_SECOND);
+            std::thread::sleep(pause.min(HOLD_BACK_MAX));
+            add(&self.counters.held_back, 1);
+        }
+    }
+
     /// Pauses after a group of `bytes`, which began at `pace.last`: as the rate asks, and as long again as the group took
-    /// if commits were waiting beside it.
+    /// if commits were waiting beside it and compaction has not fallen behind.
     pub(super) fn keep_pace(&self, pace: &mut Pace, bytes: u64) {
         let took = pace.last.elapsed();
         let groups = self.counters.groups.load(Ordering::Relaxed);
         let others_commit = groups > pace.groups_seen + 1;
-        let courtesy = if others_commit { took } else { Duration::ZERO };
+        let courtesy = if others_commit && !self.compactor.behind.load(Ordering::Relaxed) { took } else { Duration::ZERO };
         let by_rate = match pace.bytes_per_second {
             0 => Duration::ZERO,
             rate => Duration::from_micros(bytes.saturating_mul(1_000_000) / rate).saturating_sub(took),

@@ -288,7 +288,7 @@ impl Log {
         let end = LogEnd { chunk: place.chunk.id, valid_bytes: place.offset + frame_len, last_seq: place.last_seq, digest };
         let mut state = self.state.lock();
         // A write before this one may have failed in between: then the log goes on behind that, and this group is given up.
-        if state.generation == place.generation {
+        if state.generation == place.generation || planted(Bug::CutForgotten) {
             state.end = end;
         }
         end
@@ -406,10 +406,15 @@ impl Log {
         for chunk in files {
             add(&counters.syncs, 1);
             if let Err(error) = chunk.file.sync().or_else(|e| if planted(Bug::RetryFailedSync) { chunk.file.sync() } else { Err(e) }) {
+                let mut state = self.state.lock();
+                // A failed write may have taken the file out of the store meanwhile: then this says nothing about the others.
+                if state.unsynced.iter().all(|(other, _)| other.id != chunk.id) {
+                    continue;
+                }
                 // The kernel may have dropped the pages and will say success the next time: never again.
                 let what = Error::from_io(format_args!("store {}: syncing {} failed", self.store_path, file_name(chunk.id)), &error);
                 let poison = poisoned(&what.message);
-                self.state.lock().poison = Some(poison.clone());
+                state.poison = Some(poison.clone());
                 return Err(poison);
             }
         }

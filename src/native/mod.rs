@@ -28,7 +28,7 @@ mod recovery;
 mod replay;
 mod scan;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tools;
 mod window;
 
@@ -190,6 +190,7 @@ impl NativeEngine {
         };
         turn.publish(|| self.publish(staged, written, group))?;
         self.wake_compactor();
+        self.hold_back(|| group.iter().flat_map(|member| member.writes.ops).map(|op| u64::from(op.len)).sum());
         Ok(())
     }
 

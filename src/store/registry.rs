@@ -73,6 +73,13 @@ pub fn open(url: &StoreUrl, io_queue_depth: u32) -> Result<Arc<Store>> {
     Ok(store)
 }
 
+/// Has `memory:name` mean this engine from now on, until the last who opened it gives it back.
+#[cfg(test)]
+pub fn put_under(name: &str, engine: Arc<dyn Engine>) {
+    let identity = Identity::Memory(name.as_bytes().to_vec());
+    OPEN.lock().push(Arc::new(Store { engine, identity, options: None, users: Mutex::new(0), companion: OnceLock::new() }));
+}
+
 impl Store {
     /// The engine behind it.
     pub fn engine(&self) -> &Arc<dyn Engine> {

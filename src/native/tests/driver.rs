@@ -59,6 +59,31 @@ impl Batch {
         self.block.len() as u64
     }
 
+    /// Commits the batches as one group at the place `turn`, as an executor would.
+    pub fn commit_all(engine: &NativeEngine, turn: Turn, batches: &mut [Batch]) -> Result<(), Error> {
+        let mut group = commits(batches);
+        let result = engine.commit(turn, &mut group, &mut |_| false);
+        let pins: Vec<Pin> = group.into_iter().map(|member| member.pin).collect();
+        batches.iter_mut().zip(pins).for_each(|(batch, pin)| batch.pin = pin);
+        result
+    }
+
+    /// What its reads find, which were resolved when it was committed.
+    pub fn fetch(&mut self, engine: &NativeEngine) -> Vec<(usize, Result<u32, Error>)> {
+        let found = fetch(engine, &self.pin, &self.read_keys, &mut self.reads);
+        self.read_keys.iter().copied().zip(found).collect()
+    }
+
+    /// Whether it is to be on stable storage when it is acknowledged.
+    pub fn is_durable(&self) -> bool {
+        self.durable
+    }
+
+    /// Its writes.
+    pub fn effects(&self) -> &[Effect] {
+        &self.effects
+    }
+
     fn commit(&mut self) -> Commit<'_> {
         let writes = Writes { blocks: vec![&mut self.block[..]], ops: &self.writes };
         Commit { batch_id: self.id, writes, reads: &mut self.reads, durable: self.durable, pin: None }

@@ -14,14 +14,16 @@ mod format;
 mod found;
 mod full;
 mod golden;
-mod model;
+pub(crate) mod histories;
+pub(crate) mod history;
+pub(crate) mod model;
 mod outcomes;
 mod packing;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;
 mod rot;
-mod sweep;
+pub(crate) mod sweep;
 mod workload;
 
 use std::cell::Cell;

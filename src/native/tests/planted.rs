@@ -4,7 +4,7 @@
 //! `cargo test --features planted --lib planted::`.
 
 use super::sweep::{Counts, say};
-use super::{bounded, calls, compaction, compound, crash, faults, found, rot};
+use super::{bounded, calls, compaction, compound, crash, faults, found, histories, rot};
 use crate::base::planted::{Bug, with_planted};
 use std::panic::resume_unwind;
 use std::time::Instant;
@@ -27,11 +27,15 @@ fn every_program() {
 }
 
 fn misfortunes() {
-    some(0..12, compound::try_seed);
+    some(0..60, compound::try_seed);
 }
 
 fn rotten_stores() {
     some((0..256).step_by(37), rot::try_part);
+}
+
+fn many_threads() {
+    some(0..2000, histories::try_calls);
 }
 
 /// A large test, and a part of it.
@@ -46,8 +50,10 @@ const PROGRAMS: Part = ("bounded::every_short_program_survives_every_crash", eve
 const COMPOUND: Part = ("compound::one_misfortune_after_another", misfortunes);
 const ROT: Part = ("rot::every_damage_is_refused_or_harmless", rotten_stores);
 
+const HISTORIES: Part = ("histories::many_threads_agree", many_threads);
+
 /// Caught by the large tests: most of these by several of them.
-const BY_SWEEPS: [(Bug, Part); 23] = [
+const BY_SWEEPS: [(Bug, Part); 27] = [
     (Bug::AckBeforeSync, PROGRAMS),
     (Bug::SkipDirectorySync, PROGRAMS),
     (Bug::AcceptZeroTail, ROT),
@@ -71,6 +77,10 @@ const BY_SWEEPS: [(Bug, Part); 23] = [
     (Bug::ManifestWithoutWitness, ROT),
     (Bug::DictionaryNotSynced, SIMULATOR),
     (Bug::DictionaryUnnamed, SIMULATOR),
+    (Bug::CutForgotten, HISTORIES),
+    (Bug::CompactionTooEarly, HISTORIES),
+    (Bug::VisibleInParts, HISTORIES),
+    (Bug::ManifestCoversMore, HISTORIES),
 ];
 
 /// Caught by a test of its own kind.
