@@ -280,7 +280,7 @@ pub fn what_compaction_has_moved_is_missed() {
     }
 }
 
-/// The sector of the first frame and the last one of the header had changed places: the header was bad, and nothing but zeros
+/// The first frame and the last part of the header had changed places: the header was bad, and nothing but zeros
 /// came behind it. The chunk was taken for one that was never begun, and what it held was gone without a word.
 #[test]
 fn a_chunk_without_a_header_is_missed_also_if_zeros_follow() {
@@ -290,7 +290,7 @@ fn a_chunk_without_a_header_is_missed_also_if_zeros_follow() {
     let chunk = "chunk-0000000000000001.kvb";
     let mut bytes = disk.read_raw(chunk).unwrap();
     let frame = bytes.split_off(4096);
-    bytes[3584..3584 + frame.len()].copy_from_slice(&frame);
+    bytes[3000..3000 + frame.len()].copy_from_slice(&frame);
     bytes.resize(4096 + frame.len(), 0);
     let damaged = disk.kill_image();
     damaged.write_raw(chunk, &bytes);
