@@ -66,11 +66,18 @@ impl Log {
     /// Whether the caller is now the one to make the file.
     pub fn claim_prepared(&self) -> bool {
         let mut state = self.prepared.state.lock();
-        let missing = matches!(*state, State::Missing) && !self.is_full();
+        let missing = matches!(*state, State::Missing) && self.has_room_to_prepare(self.options.chunk_bytes);
         if missing {
             *state = State::InTheMaking;
         }
         missing
+    }
+
+    /// Whether so many bytes can be had and the disk still is far from full: the file is only for speed, and must not be
+    /// what fills the disk.
+    fn has_room_to_prepare(&self, bytes: u64) -> bool {
+        let kept_free = self.options.chunk_bytes + self.options.reserve_bytes();
+        !self.is_full() && self.free_bytes().is_none_or(|free| free >= bytes + kept_free)
     }
 
     /// Makes the file. `go_on` is asked now and then.
@@ -96,10 +103,10 @@ impl Log {
         let zeros = vec![0; PIECE_BYTES];
         let mut at = 0;
         while at < self.options.chunk_bytes {
-            if !go_on() {
+            let len = (self.options.chunk_bytes - at).min(PIECE_BYTES as u64);
+            if !go_on() || !self.has_room_to_prepare(len) {
                 return Ok(None);
             }
-            let len = (self.options.chunk_bytes - at).min(PIECE_BYTES as u64);
             write_all_at(&*file, &mut [IoSlice::new(&zeros[..len as usize])], at, false)?;
             file.sync()?;
             at += len;

@@ -9,7 +9,7 @@ use crate::base::code::Code;
 use crate::engine::Engine;
 use crate::io::sim::{Calls, Faults, SimDisk};
 use crate::native::Options;
-use crate::native::log::RESERVE_NAME;
+use crate::native::log::{PREPARED_NAME, RESERVE_NAME};
 
 const RESERVE_BYTES: u64 = (32 << 10) / 100 * 150;
 
@@ -64,6 +64,23 @@ fn a_small_store_has_no_reserve_and_a_large_one_has() {
         assert_eq!(reserve_len(&disk), wanted);
     }
     driver.check_errors(false);
+}
+
+#[test]
+fn a_file_made_ahead_is_not_what_fills_the_disk() {
+    let (disk, driver, _) = grown();
+    let log = &driver.engine.log;
+    let kept_free = (32 << 10) + RESERVE_BYTES;
+    disk.set_space(Some((32 << 10) + kept_free - 1));
+    assert!(!log.claim_prepared(), "there is too little room for it");
+    disk.set_space(Some((32 << 10) + kept_free));
+    assert!(log.claim_prepared());
+    let mut left = Some(kept_free);
+    log.prepare(&mut || {
+        disk.set_space(left.take()); // somebody else has filled the disk meanwhile
+        true
+    });
+    assert_eq!(disk.read_raw(PREPARED_NAME), None);
 }
 
 #[test]
