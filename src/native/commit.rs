@@ -235,8 +235,10 @@ impl NativeEngine {
                     dead.add(&view, old);
                 }
                 if planted(Bug::VisibleInParts) {
+                    drop(outcomes); // the order of locks is not what is planted
                     drop(index);
                     index = self.index.write();
+                    outcomes = self.outcomes.lock();
                 }
                 offset += u64::from(op.len);
             }
