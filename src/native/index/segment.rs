@@ -271,13 +271,17 @@ fn home(tag: u64, lines: usize) -> usize {
     ((u128::from(tag) * lines as u128) >> 64) as usize
 }
 
-/// The lines a segment takes when it needs `least`: a power of 1.25 times a start of its own, 1 to 1.25. Without
+/// Up to this many lines a segment doubles when it grows; from there on it takes a quarter more. While an index is small,
+/// growing is most of what a new key costs, and memory is not what it lacks.
+const DOUBLING_MAX: u64 = 512;
+
+/// The lines a segment takes when it needs `least`: doublings, then powers of 1.25, of a start of its own, 1 to 2. Without
 /// that, all segments (evenly filled, by the hash) would grow at nearly the same time, and memory would swing.
 fn ladder(phase: usize, least: usize) -> usize {
     const ONE: u64 = 1 << 24;
-    let mut lines = ONE + ONE / 4 * phase as u64 / super::SEGMENTS as u64;
+    let mut lines = ONE + ONE * phase as u64 / super::SEGMENTS as u64;
     while ((lines / ONE) as usize) < least {
-        lines += lines / 4;
+        lines += if lines < DOUBLING_MAX * ONE { lines } else { lines / 4 };
     }
     (lines / ONE) as usize
 }
