@@ -65,7 +65,8 @@ pub trait File: Send + Sync {
     /// Reads at `offset`; fewer bytes than asked for are no error, 0 is the end.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes the pieces at `offset`, one behind the other; may write fewer bytes than there are. `durable`: what it
-    /// says it wrote is on stable storage (this range alone, not what was written before).
+    /// says it wrote is on stable storage (this range alone, not what was written before). One piece of whole blocks, in
+    /// memory as in the file, may go past the system's cache.
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize>;
     /// Puts all that was written before on stable storage.
     fn sync(&self) -> io::Result<()>;

@@ -11,6 +11,7 @@ use super::index::{Index, Place};
 use super::log::{Log, Purpose, SyncWay, Wanted};
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
+use crate::base::limits::BLOCK_BYTES;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
@@ -102,7 +103,12 @@ impl NativeEngine {
         let frame_len = head_len as u64 + payload_len;
         let digest = fill_head(&mut head, group, &place, payload_len);
         let end = self.log.staged(&place, frame_len, digest);
-        let hot = place.hot.as_ref().and_then(|hot| hot.reserve(place.offset, frame_len as usize));
+        let hot = place.hot.as_ref().and_then(|hot| {
+            // A durable frame has its last block to itself, and is written in whole blocks.
+            let blocks_len = (frame_len as usize).next_multiple_of(BLOCK_BYTES);
+            let whole = if place.sync == SyncWay::ByWrite { hot.reserve(place.offset, blocks_len) } else { None };
+            whole.or_else(|| hot.reserve(place.offset, frame_len as usize))
+        });
         staged.frame = Some(Frame { place, head, hot, end });
         Ok(staged)
     }
@@ -138,6 +144,11 @@ impl NativeEngine {
             }
         }
         let durable = place.sync == SyncWay::ByWrite && !planted(Bug::AckBeforeSync);
+        // The hot log has the frame at the places that it has in the file, so whole blocks can be written from there.
+        if durable && let Some(blocks) = hot.as_mut().and_then(HotRange::blocks) {
+            pieces.clear();
+            pieces.push(IoSlice::new(blocks));
+        }
         let mut left = &mut pieces[..];
         let written = write_pieces_at(&*place.chunk.file, &mut left, place.offset, durable);
         place.lacks_only_zeros = written.is_err() && left.iter().all(|piece| piece.iter().all(|byte| *byte == 0));

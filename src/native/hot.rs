@@ -5,6 +5,7 @@
 //! whatever order they come in: that is what makes the `unsafe` here sound, and nobody outside can break it.
 #![allow(unsafe_code)]
 
+use crate::base::limits::BLOCK_BYTES;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use std::ptr::NonNull;
@@ -183,6 +184,21 @@ impl HotRange {
         }
         self.filled += len;
     }
+
+    /// The range as it is filled, with zeros behind, if it begins and ends at blocks.
+    pub fn blocks(&mut self) -> Option<&[u8]> {
+        let block = BLOCK_BYTES as u64;
+        if !self.start.is_multiple_of(block) || !(self.len as u64).is_multiple_of(block) {
+            return None;
+        }
+        // SAFETY: inside this range, which nobody else has; the borrow keeps it from being filled or dropped meanwhile. Its
+        // bytes are initialised: filled, or zeroed here.
+        unsafe {
+            let at = self.chunk.start().add(self.start as usize);
+            at.add(self.filled).write_bytes(0, self.len - self.filled);
+            Some(std::slice::from_raw_parts(at, self.len))
+        }
+    }
 }
 
 impl Drop for HotRange {
@@ -216,6 +232,18 @@ mod tests {
         assert_eq!(hot.read(104, 100), [2; 100]);
         assert_eq!(hot.read(0, 5), [1; 5]);
         assert_eq!(hot.read(200, 100), [2; 4]);
+    }
+
+    #[test]
+    fn whole_blocks_end_with_zeros() {
+        let hot = HotChunk::new(16384, &Arc::default()).expect("memory");
+        let mut range = hot.reserve(4096, 8192).expect("room");
+        range.push(&[9; 5000]);
+        let blocks = range.blocks().expect("it begins and ends at blocks").to_vec();
+        assert_eq!((&blocks[..5000], &blocks[5000..]), (&[9; 5000][..], &[0; 3192][..]));
+        drop(range);
+        assert_eq!(hot.read(4096, 8192), blocks);
+        assert_eq!(hot.reserve(12296, 4096 - 8).expect("room").blocks(), None);
     }
 
     #[test]

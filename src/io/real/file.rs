@@ -6,23 +6,22 @@
 #![allow(unsafe_code)]
 
 use super::super::{File, write_all_at};
+use super::direct::{self, Descriptor, Direct};
 use super::limit::SizeLimit;
 use super::sys;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::CStr;
 use std::io::{self, IoSlice};
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 /// Linux takes this many pieces in one call (UIO_MAXIOV).
 const PIECES_MAX: usize = 1024;
 
 /// An open regular file.
 pub(super) struct RealFile {
-    /// Closed by `drop`, if it still is ours.
-    fd: ManuallyDrop<OwnedFd>,
-    /// Device and number: what tells this file from others.
-    identity: (libc::dev_t, libc::ino_t),
+    fd: Descriptor,
+    /// The same file, past the page cache.
+    direct: Direct,
     /// The file system counts links: zero means deleted. Some in user space always say zero.
     counts_links: bool,
     /// Opened to read: it may lie where nothing can be written.
@@ -43,8 +42,8 @@ impl RealFile {
         sys::retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })?;
         let stat = sys::stat(fd.as_fd())?;
         Ok(RealFile {
-            fd: ManuallyDrop::new(fd),
-            identity: (stat.st_dev, stat.st_ino),
+            fd: Descriptor::new(fd, (stat.st_dev, stat.st_ino)),
+            direct: Direct::default(),
             counts_links: stat.st_nlink > 0,
             read_only,
             no_durable_write: AtomicBool::new(false),
@@ -52,9 +51,9 @@ impl RealFile {
     }
 
     /// An error if what was written just now can be no promise: it went to another file, or to one without a name.
-    fn check_identity(&self) -> io::Result<()> {
-        let stat = sys::stat(self.fd.as_fd())?;
-        if (stat.st_dev, stat.st_ino) != self.identity {
+    fn check_identity(&self, fd: &Descriptor) -> io::Result<()> {
+        let stat = sys::stat(fd.as_fd())?;
+        if (stat.st_dev, stat.st_ino) != fd.identity() {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
         if self.counts_links && stat.st_nlink == 0 {
@@ -67,36 +66,42 @@ impl RealFile {
         if self.read_only { Err(io::Error::from_raw_os_error(libc::EROFS)) } else { Ok(()) }
     }
 
+    /// The way past the page cache, if there is one.
+    pub(super) fn direct(&self) -> Option<&Descriptor> {
+        self.direct.of(&self.fd, if self.read_only { libc::O_RDONLY } else { libc::O_RDWR })
+    }
+
+    /// Writes whole blocks past the page cache; `None` if they have to go through it.
+    fn write_directly(&self, pieces: &[IoSlice<'_>], place: libc::off_t, durable: bool) -> Option<io::Result<usize>> {
+        let [blocks] = pieces else { return None };
+        if !direct::is_whole_blocks(blocks, place as u64) || (durable && self.no_durable_write.load(Ordering::Relaxed)) {
+            return None;
+        }
+        let fd = self.direct()?;
+        let written = write(fd, pieces, place, if durable { libc::RWF_DSYNC } else { 0 });
+        match &written {
+            Err(e) if durable && matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => None, // see `write_durably`
+            Ok(_) if durable => Some(self.check_identity(fd).and(written)),
+            _ => Some(written),
+        }
+    }
+
     fn write_durably(&self, pieces: &[IoSlice<'_>], place: libc::off_t) -> io::Result<usize> {
         if !self.no_durable_write.load(Ordering::Relaxed) {
-            match self.write(pieces, place, libc::RWF_DSYNC) {
+            match write(&self.fd, pieces, place, libc::RWF_DSYNC) {
                 Err(e) if matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => {
                     self.no_durable_write.store(true, Ordering::Relaxed);
                 }
                 other => return other,
             }
         }
-        let n = self.write(pieces, place, 0)?;
+        let n = write(&self.fd, pieces, place, 0)?;
         // An interrupted sync must not look like an interrupted write: that one would be made again.
         self.datasync().map_err(|e| match e.kind() {
             io::ErrorKind::Interrupted => io::Error::from_raw_os_error(libc::EIO),
             _ => e,
         })?;
         Ok(n)
-    }
-
-    /// One `pwritev2`; where the C library or the kernel has none, `pwritev`.
-    fn write(&self, pieces: &[IoSlice<'_>], offset: libc::off_t, flags: libc::c_int) -> io::Result<usize> {
-        let fd = self.fd.as_raw_fd();
-        let count = pieces.len() as libc::c_int;
-        let iovecs = pieces.as_ptr().cast::<libc::iovec>();
-        // SAFETY: `IoSlice` has the layout of `iovec` by its documentation; all pieces outlive the call.
-        let mut n = unsafe { libc::pwritev2(fd, iovecs, count, offset, flags) };
-        if n == -1 && flags == 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
-            // SAFETY: as above.
-            n = unsafe { libc::pwritev(fd, iovecs, count, offset) };
-        }
-        if n == -1 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
     }
 
     /// Makes a file that is shorter `len` bytes long, without a hole. What it has already stays.
@@ -139,11 +144,14 @@ impl File for RealFile {
         let bytes: u64 = pieces.iter().map(|p| p.len() as u64).sum();
         let place = file_offset(offset)?;
         let _limit = SizeLimit::before_growing_to(offset.saturating_add(bytes));
+        if let Some(written) = self.write_directly(pieces, place, durable) {
+            return written;
+        }
         if !durable {
-            return self.write(pieces, place, 0);
+            return write(&self.fd, pieces, place, 0);
         }
         let n = self.write_durably(pieces, place)?;
-        self.check_identity()?;
+        self.check_identity(&self.fd)?;
         Ok(n)
     }
 
@@ -153,7 +161,7 @@ impl File for RealFile {
             Err(e) if self.read_only && matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EROFS)) => return Ok(()),
             other => other?,
         }
-        self.check_identity()
+        self.check_identity(&self.fd)
     }
 
     fn forget(&self) {
@@ -187,14 +195,18 @@ impl File for RealFile {
     }
 }
 
-impl Drop for RealFile {
-    fn drop(&mut self) {
-        // A host that closed all descriptors may have given the number to a file of its own: not ours to close.
-        if sys::stat(self.fd.as_fd()).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity) {
-            // SAFETY: dropped once, here, and not used afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.fd) };
-        }
+/// One `pwritev2`; where the C library or the kernel has none, `pwritev`.
+fn write(fd: &Descriptor, pieces: &[IoSlice<'_>], offset: libc::off_t, flags: libc::c_int) -> io::Result<usize> {
+    let fd = fd.as_raw_fd();
+    let count = pieces.len() as libc::c_int;
+    let iovecs = pieces.as_ptr().cast::<libc::iovec>();
+    // SAFETY: `IoSlice` has the layout of `iovec` by its documentation; all pieces outlive the call.
+    let mut n = unsafe { libc::pwritev2(fd, iovecs, count, offset, flags) };
+    if n == -1 && flags == 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENOSYS) {
+        // SAFETY: as above.
+        n = unsafe { libc::pwritev(fd, iovecs, count, offset) };
     }
+    if n == -1 { Err(io::Error::last_os_error()) } else { Ok(n as usize) }
 }
 
 /// An offset as the kernel takes it: signed.

@@ -5,6 +5,7 @@
 //! Never: map a data file into memory, install a signal handler, or hand an error on without its errno.
 
 mod dir;
+mod direct;
 mod file;
 mod limit;
 mod lock;

@@ -6,6 +6,7 @@
 //! store before that, and whoever writes zeros never touches a file that frames are written to.
 
 use super::Log;
+use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
@@ -100,7 +101,7 @@ impl Log {
     fn make_prepared(&self, go_on: &mut dyn FnMut() -> bool) -> io::Result<Option<Arc<dyn File>>> {
         let _ = self.dir.remove(PREPARED_NAME); // may be left over, and then be a chunk's second name
         let file = self.dir.create(PREPARED_NAME)?;
-        let zeros = vec![0; PIECE_BYTES];
+        let zeros = zeros();
         let mut at = 0;
         while at < self.options.chunk_bytes {
             let len = (self.options.chunk_bytes - at).min(PIECE_BYTES as u64);
@@ -156,3 +157,13 @@ impl Log {
         }
     }
 }
+
+/// A piece of zeros that begins at a block, so that it need not go through the page cache.
+fn zeros() -> &'static [u8] {
+    #[repr(align(4096))]
+    struct Blocks([u8; PIECE_BYTES]);
+    static ZEROS: Blocks = Blocks([0; PIECE_BYTES]);
+    &ZEROS.0
+}
+
+const _: () = assert!(BLOCK_BYTES == 4096 && PIECE_BYTES.is_multiple_of(BLOCK_BYTES));

@@ -1,0 +1,95 @@
+//! The way past the page cache: a second descriptor of a file, for which the kernel moves bytes between the device and
+//! the caller's memory, and nothing in between.
+//!
+//! `file` writes durable blocks that way. It is only ever faster: where it
+//! cannot be had (some file systems, no `/proc`, no descriptor left) everything goes through the page cache. Must never
+//! be used for what does not begin and end at blocks, in memory as in the file.
+#![allow(unsafe_code)]
+
+use super::sys;
+use crate::base::limits::BLOCK_BYTES;
+use std::ffi::CString;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::OnceLock;
+
+/// Device and number: what tells a file from others.
+pub(super) type Identity = (libc::dev_t, libc::ino_t);
+
+/// A descriptor that is closed with this, if it still is that of the file it was made for: a host that closed all
+/// descriptors may have given the number to a file of its own, and that one is not ours to close.
+pub(super) struct Descriptor {
+    fd: ManuallyDrop<OwnedFd>,
+    identity: Identity,
+}
+
+impl Descriptor {
+    pub(super) fn new(fd: OwnedFd, identity: Identity) -> Self {
+        Descriptor { fd: ManuallyDrop::new(fd), identity }
+    }
+
+    /// The file that it was made for.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+}
+
+impl AsFd for Descriptor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        if sys::stat(self.as_fd()).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity) {
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.fd) };
+        }
+    }
+}
+
+/// The second descriptor of a file, made when it is first wanted.
+#[derive(Default)]
+pub(super) struct Direct {
+    opened: OnceLock<Option<Descriptor>>,
+}
+
+impl Direct {
+    /// The descriptor; `None` where there is no such way.
+    pub(super) fn of(&self, file: &Descriptor, access: libc::c_int) -> Option<&Descriptor> {
+        self.opened.get_or_init(|| open_again(file, access)).as_ref()
+    }
+}
+
+/// Opens the very file that is open, whatever its name is now; `None` also where the kernel does not say that whole blocks
+/// are all it asks for (before 6.1 it never does).
+fn open_again(file: &Descriptor, access: libc::c_int) -> Option<Descriptor> {
+    // SAFETY: `statx` is plain data for which zeros are valid; the kernel fills it.
+    let mut known: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the descriptor is open, the empty path is NUL-terminated, and `known` is a place of the right type.
+    let told = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &mut known) };
+    let suits = |align: u32| align > 0 && (BLOCK_BYTES as u32).is_multiple_of(align);
+    if told != 0 || known.stx_mask & libc::STATX_DIOALIGN == 0 || !suits(known.stx_dio_mem_align) || !suits(known.stx_dio_offset_align) {
+        return None;
+    }
+    let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
+    let fd = sys::open_at(libc::AT_FDCWD, &path, access | libc::O_DIRECT | libc::O_NOCTTY, 0).ok()?;
+    let stat = sys::stat(fd.as_fd()).ok()?;
+    ((stat.st_dev, stat.st_ino) == file.identity).then(|| Descriptor::new(fd, file.identity))
+}
+
+/// Whether these bytes may go past the page cache to or from `offset`.
+pub(super) fn is_whole_blocks(bytes: &[u8], offset: u64) -> bool {
+    let block = BLOCK_BYTES as u64;
+    !bytes.is_empty()
+        && bytes.as_ptr().addr().is_multiple_of(BLOCK_BYTES)
+        && offset.is_multiple_of(block)
+        && (bytes.len() as u64).is_multiple_of(block)
+}
