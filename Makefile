@@ -17,12 +17,12 @@ EXAMPLES := $(MAKE) --no-print-directory -C examples-c TARGET_DIR=$(TARGET_DIR_A
 all: lib
 
 help:
-	@sed -n 's/^##//p' Makefile
+	@sed -n 's/^##//p' Makefile packaging/install.mk
 
 ##  make            the library: target/release/libkvbatch.so, .so.1 and .a
 lib:
 	$(CARGO) build --release --lib
-	@ln -sf libkvbatch.so $(LIB_DIR)/libkvbatch.so.1
+	@ln -sf libkvbatch.so $(LIB_DIR)/$(SO_MAJOR)
 
 ##  make demo       builds the library, stores real files, reads them back in a second process
 demo: lib
@@ -77,14 +77,20 @@ coverage:
 headers:
 	KVBATCH_BLESS=1 $(CARGO) test --quiet --test headers
 
+##  make man        writes the pages of section 3 in docs/man anew from the headers
+man:
+	KVBATCH_BLESS=1 $(CARGO) test --quiet --test man pages_are
+
 ##  make lint       format and lints, as continuous integration wants them
 lint:
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
 	$(CARGO) clippy --all-targets --all-features --quiet -- -D warnings
 
+include packaging/install.mk
+
 ##  make clean      takes away everything that was built
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind bench bench-storage endurance ratios soak cli coverage headers lint clean
+.PHONY: all help lib demo test examples valgrind bench bench-storage endurance ratios soak cli coverage headers man lint clean

@@ -12,7 +12,7 @@ fn main() {
         .flag("-fvisibility=hidden")
         .compile("kvbatch_variadic");
     // Programs bind to the name with the version of the interface: it changes only when they would break.
-    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libkvbatch.so.1");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libkvbatch.so.{}", env!("CARGO_PKG_VERSION_MAJOR"));
     // Threads of the host may still run our code, or keep our thread-locals, when it calls dlclose.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
 }

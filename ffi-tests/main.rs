@@ -2,7 +2,8 @@
 //! library, and runs one process per case, one line per case (`file::case`).
 //!
 //! What it builds: `test_*.c` (many cases each, with the harness kvtest.h), `programs/*.c` (one case each, without the
-//! harness and without linking the library), and every public header alone, in five language standards.
+//! harness and without linking the library), `cpp/test_*.cpp` (C++17, many cases each), and every public header alone, in
+//! five language standards. Without a C++ compiler what needs one is left out.
 //! Environment: `KV_RUNNER` wraps each case (`valgrind -q --error-exitcode=9`), `KV_CFLAGS` adds to the compiler's flags,
 //! `KV_QUICK=1` leaves out slow cases, `KVB_DENY_URING=EPERM|ENOSYS|number` denies io_uring, `KVBATCH_IO` goes through to the
 //! library, `KV_CASE_SECONDS` moves the net for hanging cases, `KV_KEEP=1` keeps the cases' directories.
@@ -24,6 +25,9 @@ const INCLUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
 const SKIPPED: i32 = 77;
 const MEMORY_ERRORS: [&str; 4] = ["Invalid read", "Invalid write", "Invalid free", "uninitialised"];
 const STANDARDS: [(&str, &str); 5] = [("c99", "c"), ("c11", "c"), ("c17", "c"), ("c++11", "c++"), ("c++20", "c++")];
+/// Of the header for C++.
+const STANDARDS_CPP: [(&str, &str); 2] = [("c++17", "c++"), ("c++20", "c++")];
+const CPP_FLAGS: [&str; 7] = ["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
 fn main() -> ExitCode {
     run_suite().unwrap_or_else(|error| {
@@ -59,6 +63,12 @@ struct Program {
     name: String,
     sources: Vec<PathBuf>,
     linked: bool,
+}
+
+impl Program {
+    fn is_cpp(&self) -> bool {
+        self.sources.iter().any(|source| source.extension().is_some_and(|e| e == "cpp"))
+    }
 }
 
 impl Suite {
@@ -136,12 +146,17 @@ impl Suite {
     fn build_all(self: &Arc<Self>) -> Result<Vec<Trial>> {
         let helpers = ["kvtest.c", "kvtest_host.c"].map(|name| Path::new(HERE).join(name));
         let mut programs = Vec::new();
-        for source in c_files(Path::new(HERE), "test_")? {
+        for source in source_files(Path::new(HERE), "test_", "c")? {
             let name = stem(&source);
             programs.push(Program { name, sources: helpers.iter().cloned().chain([source]).collect(), linked: true });
         }
-        for source in c_files(&Path::new(HERE).join("programs"), "")? {
+        for source in source_files(&Path::new(HERE).join("programs"), "", "c")? {
             programs.push(Program { name: stem(&source), sources: vec![source], linked: false });
+        }
+        if has_cpp_compiler() {
+            for source in source_files(&Path::new(HERE).join("cpp"), "test_", "cpp")? {
+                programs.push(Program { name: format!("cpp_{}", stem(&source)), sources: vec![source], linked: true });
+            }
         }
         let total = programs.len();
         let queue = Mutex::new(programs.into_iter().rev().collect::<Vec<_>>());
@@ -174,7 +189,13 @@ impl Suite {
     fn build(&self, program: &Program) -> Result<PathBuf> {
         let out = self.work.join(&program.name);
         let lib = self.work.join("lib");
-        let mut command = self.compiler.to_command();
+        let mut command = if program.is_cpp() {
+            let mut command = Command::new("c++");
+            command.args(CPP_FLAGS).args(["-I", INCLUDE]);
+            command
+        } else {
+            self.compiler.to_command()
+        };
         command.args(&self.extra_flags).args(&program.sources).arg("-o").arg(&out);
         if program.linked {
             command.arg("-L").arg(&lib).arg("-lkvbatch").arg(format!("-Wl,-rpath,{}", lib.display())).arg("-rdynamic");
@@ -182,12 +203,17 @@ impl Suite {
         command.args(["-pthread", "-ldl"]);
         let recipe = format!("{command:?}");
         let note = out.with_extension("recipe");
-        let newest =
-            [Path::new(HERE), &Path::new(HERE).join("programs"), &Path::new(HERE).join("snippets"), &Path::new(INCLUDE).join("kvserver")]
-                .iter()
-                .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
-                .map(|entry| modified(&entry.path()))
-                .max();
+        let newest = [
+            Path::new(HERE),
+            &Path::new(HERE).join("programs"),
+            &Path::new(HERE).join("cpp"),
+            &Path::new(HERE).join("snippets"),
+            &Path::new(INCLUDE).join("kvserver"),
+        ]
+        .iter()
+        .flat_map(|dir| fs::read_dir(dir).into_iter().flatten().flatten())
+        .map(|entry| modified(&entry.path()))
+        .max();
         if Some(modified(&out)) > newest && fs::read_to_string(&note).is_ok_and(|old| old == recipe) {
             return Ok(out);
         }
@@ -266,11 +292,12 @@ impl Suite {
 /// Every public header alone, in every promised standard, without a warning.
 fn header_trials(suite: &Arc<Suite>) -> Result<Vec<Trial>> {
     let mut headers: Vec<PathBuf> = fs::read_dir(Path::new(INCLUDE).join("kvserver"))?.flatten().map(|e| e.path()).collect();
-    headers.retain(|path| path.extension().is_some_and(|e| e == "h"));
+    headers.retain(|path| path.extension().is_some_and(|e| e == "h" || e == "hpp"));
     headers.sort();
     let mut trials = Vec::new();
     for header in headers {
-        for (standard, language) in STANDARDS {
+        let is_cpp = header.extension().is_some_and(|e| e == "hpp");
+        for &(standard, language) in if is_cpp { &STANDARDS_CPP[..] } else { &STANDARDS[..] } {
             let (header, suite) = (header.clone(), Arc::clone(suite));
             trials.push(Trial::ignorable_test(format!("headers::{}_{standard}", stem(&header)), move || {
                 let program = if language == "c" { suite.compiler.path().to_owned() } else { "c++".into() };
@@ -291,6 +318,10 @@ fn header_trials(suite: &Arc<Suite>) -> Result<Vec<Trial>> {
     Ok(trials)
 }
 
+fn has_cpp_compiler() -> bool {
+    Command::new("c++").arg("--version").output().is_ok()
+}
+
 /// `None` when the time ran out; the process is ended then, and what it forked ends with it.
 fn wait_within(child: &mut Child, net: Duration) -> io::Result<Option<ExitStatus>> {
     let end = Instant::now() + net;
@@ -307,9 +338,9 @@ fn wait_within(child: &mut Child, net: Duration) -> io::Result<Option<ExitStatus
     Ok(None)
 }
 
-fn c_files(dir: &Path, prefix: &str) -> Result<Vec<PathBuf>> {
+fn source_files(dir: &Path, prefix: &str, suffix: &str) -> Result<Vec<PathBuf>> {
     let mut files: Vec<PathBuf> = fs::read_dir(dir)?.flatten().map(|entry| entry.path()).collect();
-    files.retain(|path| path.extension().is_some_and(|e| e == "c") && stem(path).starts_with(prefix));
+    files.retain(|path| path.extension().is_some_and(|e| e == suffix) && stem(path).starts_with(prefix));
     files.sort();
     Ok(files)
 }

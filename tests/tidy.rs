@@ -43,7 +43,7 @@ const NOT_MODULES: &[(&str, &str)] = &[];
 const NOT_COMPILED: &str = "cbindgen/";
 
 /// C files that a driver finds by pattern: directory, prefix of the file's name.
-const FOUND_BY_PATTERN: &[(&str, &str)] = &[("ffi-tests/", "test_"), ("ffi-tests/programs/", "")];
+const FOUND_BY_PATTERN: &[(&str, &str)] = &[("ffi-tests/", "test_"), ("ffi-tests/programs/", ""), ("ffi-tests/cpp/", "test_")];
 
 /// Where C files live, each known to somebody.
 const C_DIRECTORIES: &[&str] = &["ffi-tests/", "examples-c/", "benches/", "src/", "tests/"];
@@ -346,8 +346,9 @@ fn dead_c_files(files: &[File]) -> Vec<String> {
     let known = |file: &File| {
         let (dir, name) = file.path.rsplit_once('/').map_or(("", file.path.as_str()), |(dir, name)| (dir, name));
         let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-        let by_pattern =
-            |(place, prefix): &(&str, &str)| place.trim_end_matches('/') == dir && name.ends_with(".c") && name.starts_with(prefix);
+        let by_pattern = |(place, prefix): &(&str, &str)| {
+            place.trim_end_matches('/') == dir && has_suffix(name, &[".c", ".cpp"]) && name.starts_with(prefix)
+        };
         let by_name = |other: &File| {
             let mut named = false;
             each_word(&other.text, name, |_, _| named = true);
@@ -392,10 +393,12 @@ fn a_dead_file_is_found() {
         file("examples-c/README.md", "unknown.c"),
         file("ffi-tests/test_x.c", ""),
         file("ffi-tests/x.c", ""),
+        file("ffi-tests/cpp/test_x.cpp", ""),
+        file("ffi-tests/cpp/x.cpp", ""),
     ];
     let dead = |faults: Vec<String>| faults.iter().map(|f| f.split(':').next().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(dead(dead_modules(&house)), ["src/bin/x/z.rs", "src/c.rs", "src/inline.rs"]);
-    assert_eq!(dead(dead_c_files(&house)), ["examples-c/unknown.c", "ffi-tests/x.c"]);
+    assert_eq!(dead(dead_c_files(&house)), ["examples-c/unknown.c", "ffi-tests/x.c", "ffi-tests/cpp/x.cpp"]);
 }
 
 // ---- Words that must not stand anywhere ----
@@ -505,8 +508,9 @@ fn every_public_function_is_documented() {
 fn pages_lead_somewhere() {
     let files = files();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let makefile = &files.iter().find(|f| f.path == "Makefile").unwrap().text;
-    sweep(|path| path.ends_with(".md"), |page, text| broken_references(page, text, |path| root.join(path).exists(), makefile));
+    let is_makefile = |f: &&File| f.path == "Makefile" || f.path == "packaging/install.mk";
+    let makefile = files.iter().filter(is_makefile).map(|f| f.text.as_str()).collect::<Vec<_>>().join("\n");
+    sweep(|path| path.ends_with(".md"), |page, text| broken_references(page, text, |path| root.join(path).exists(), &makefile));
 }
 
 #[test]
