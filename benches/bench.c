@@ -58,6 +58,8 @@ struct row rows[] = {
     {.part = "Values", .name = "values of 64 KiB", .run = run_values_64k, .in = ALWAYS},
     {.part = "Idle", .name = "idle manager", .run = run_idle, .in = ALWAYS, .runs_max = 1},
     {.part = "Studies", .name = "study: batch size", .run = run_study_sizes, .in = FULL | ASKED, .runs_max = 1},
+    {.part = "Studies", .name = "study: merging batches of several threads", .run = run_study_merge, .in = FULL | ASKED, .runs_max = 1},
+    {.part = "Studies", .name = "study: limit of a merged group", .run = run_study_limits, .in = FULL | ASKED, .runs_max = 1},
 };
 const int row_count = sizeof rows / sizeof rows[0];
 

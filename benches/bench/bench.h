@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-enum { IN_FLIGHT_MAX = 64, FIGURES_MAX = 40, SERIES_MAX = 8, THREADS_MAX = 64, VALUE_BYTES_MAX = 64 << 10 };
+enum { IN_FLIGHT_MAX = 64, FIGURES_MAX = 64, SERIES_MAX = 8, THREADS_MAX = 64, VALUE_BYTES_MAX = 64 << 10 };
 
 /* ---- What was asked for, beside support.h's options ---- */
 
@@ -210,6 +210,8 @@ void run_values_1k(void);
 void run_values_64k(void);
 void run_idle(void);
 void run_study_sizes(void);
+void run_study_merge(void);
+void run_study_limits(void);
 void close_shared_stores(void);
 
 #endif

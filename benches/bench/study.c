@@ -1,5 +1,6 @@
 /*
- * study.c: rows that compare settings: how large a batch should be.
+ * study.c: rows that compare settings: how large a batch should be, what it gains that batches of several threads are merged
+ * into one write and one sync, and how large such a group should become.
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -33,5 +34,92 @@ void run_study_sizes(void)
             drop_store(manager, "study");
             settle();
         }
+    }
+}
+
+/* ---- Merging ---- */
+
+/* `threads` threads, each with one batch of `batch` puts in flight, durable: M operations per second. */
+static double together(const char *options, int threads, size_t batch, double *writes_per_batch)
+{
+    struct load loads[THREADS_MAX];
+    kv_async_batch_manager_t *manager = open_store("study", options, 1);
+    size_t each = batch * (extent.quick ? 20 : threads > 8 ? 300 : 1000);
+    if (each * (size_t)threads > opt.keys)
+        each = opt.keys / (size_t)threads / batch * batch;
+    for (int t = 0; t < threads; t++)
+        loads[t] = (struct load){.manager = manager, .ops = each, .batch = batch, .in_flight = 1, .value = opt.value, .add = add_put,
+                                 .first = each * (size_t)t};
+    double writes = counter(manager, "log_writes"), batches = counter(manager, "batches");
+    double took = drive_together(loads, threads, NULL);
+    *writes_per_batch = (counter(manager, "log_writes") - writes) / (counter(manager, "batches") - batches);
+    check_all(manager, each * (size_t)threads, NULL);
+    drop_store(manager, "study");
+    settle();
+    return (double)(each * (size_t)threads) / took / 1e6;
+}
+
+void run_study_merge(void)
+{
+    static const int threads[] = {1, 8, 64};
+    static const size_t batches[] = {1, 10};
+    for (int t = 0; t < 3; t++)
+        for (int b = 0; b < 2; b++) {
+            char name[56];
+            double writes_on, writes_off;
+            double off = together("?write_merge=false", threads[t], batches[b], &writes_off);
+            double on = together("", threads[t], batches[b], &writes_on);
+            snprintf(name, sizeof name, "%d threads x %zu, merging off", threads[t], batches[b]);
+            figure(name, "M ops/s", off);
+            snprintf(name, sizeof name, "%d threads x %zu, merging on", threads[t], batches[b]);
+            figure(name, "M ops/s", on);
+            snprintf(name, sizeof name, "%d threads x %zu, on, of off", threads[t], batches[b]);
+            if (threads[t] == 64)
+                at_least(name, "x", on / off, 2);
+            else
+                figure(name, "x", on / off);
+            snprintf(name, sizeof name, "%d threads x %zu, log writes, of off", threads[t], batches[b]);
+            if (threads[t] == 64)
+                at_most(name, "x", writes_on / writes_off, 0.25);
+            else
+                figure(name, "x", writes_on / writes_off);
+        }
+}
+
+/* ---- The limit of a group ---- */
+
+static const struct {
+    int threads;
+    size_t batch;
+} group_loads[] = {{8, 10}, {64, 10}, {8, 100}, {8, 1000}, {4, 10000}};
+static const char *const limits[] = {"16k", "64k", "128k", "256k", "512k", "1m", "4m"};
+enum { GROUP_LOADS = sizeof group_loads / sizeof group_loads[0], LIMITS = sizeof limits / sizeof limits[0], GROUP_ROUNDS = 3 };
+
+/* Each load under each fixed limit and under the one that adapts, in turns; medians of the rounds are compared. */
+void run_study_limits(void)
+{
+    for (int l = 0; l < GROUP_LOADS; l++) {
+        double fixed[LIMITS][GROUP_ROUNDS], adaptive[GROUP_ROUNDS], best = 0, writes;
+        char name[56];
+        int rounds = extent.quick ? 1 : GROUP_ROUNDS;
+        for (int round = 0; round < rounds; round++) {
+            for (int k = 0; k < LIMITS; k++) {
+                char options[64];
+                snprintf(options, sizeof options, "?write_merge_bytes=%s", limits[k]);
+                fixed[k][round] = together(options, group_loads[l].threads, group_loads[l].batch, &writes);
+            }
+            adaptive[round] = together("", group_loads[l].threads, group_loads[l].batch, &writes);
+        }
+        for (int k = 0; k < LIMITS; k++) {
+            double seen = quantile(fixed[k], (size_t)rounds, 0.5);
+            snprintf(name, sizeof name, "%d x %zu, limit %s", group_loads[l].threads, group_loads[l].batch, limits[k]);
+            figure(name, "M ops/s", seen);
+            best = seen > best ? seen : best;
+        }
+        double seen = quantile(adaptive, (size_t)rounds, 0.5);
+        snprintf(name, sizeof name, "%d x %zu, adaptive", group_loads[l].threads, group_loads[l].batch);
+        figure(name, "M ops/s", seen);
+        snprintf(name, sizeof name, "%d x %zu, adaptive, of the best fixed", group_loads[l].threads, group_loads[l].batch);
+        at_least(name, "x", seen / best, 0.9);
     }
 }
