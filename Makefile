@@ -3,6 +3,7 @@
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 LIB_DIR    := $(TARGET_DIR)/release
 CC         ?= cc
+CXX        ?= c++
 CARGO      ?= cargo
 # What the demo stores.
 FILES      ?= /usr/include
@@ -48,6 +49,16 @@ bench: lib $(TARGET_DIR)/bench/bench
 bench-full: lib $(TARGET_DIR)/bench/bench
 	@$(TARGET_DIR)/bench/bench --full --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/report-full $(ARGS)
 
+##  make bench-peers  the same workloads with RocksDB, LevelDB, LMDB, WiredTiger and tkrzw, side by side
+bench-peers: lib
+	@.ci/peers-there
+	@$(MAKE) --no-print-directory $(TARGET_DIR)/bench/peers
+	@$(TARGET_DIR)/bench/peers --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/peers.tsv $(ARGS)
+
+##  make bench-studies  batch sizes, merging on and off, limits of merged groups
+bench-studies: lib $(TARGET_DIR)/bench/bench
+	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/studies only=Studies $(ARGS)
+
 ##  make ratios     what packing gains and costs, with every codec there is
 ratios:
 	$(CARGO) bench --quiet --features zstd --bench compression
@@ -72,6 +83,14 @@ $(TARGET_DIR)/bench/bench: $(BENCH_FILES) benches/bench/bench.h benches/support.
 $(TARGET_DIR)/bench/storage: benches/storage.c benches/support.c benches/support.h $(wildcard include/kvserver/*.h)
 	@mkdir -p $(TARGET_DIR)/bench
 	$(BENCH_C) benches/storage.c benches/support.c $(BENCH_LINK) -o $@
+
+PEERS      := kvbatch rocksdb leveldb lmdb wiredtiger
+PEER_FILES := benches/peers/peers.c $(PEERS:%=benches/peers/%.c) benches/support.c
+
+$(TARGET_DIR)/bench/peers: $(PEER_FILES) benches/peers/tkrzw.cpp benches/peers/peer.h benches/support.h $(wildcard include/kvserver/*.h)
+	@mkdir -p $(TARGET_DIR)/bench
+	$(CXX) -std=c++17 -O2 -g -Wall -Wextra -c benches/peers/tkrzw.cpp -o $@-tkrzw.o
+	$(BENCH_C) $(PEER_FILES) $@-tkrzw.o $(BENCH_LINK) -lrocksdb -lleveldb -llmdb -lwiredtiger -ltkrzw -lstdc++ -o $@
 
 ##  make soak       the large tests in full, with new seeds each round, for HOURS=1 hours or until the first violation
 soak:
@@ -99,4 +118,4 @@ lint:
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind bench bench-full bench-storage endurance ratios soak cli coverage headers lint clean
+.PHONY: all help lib demo test examples valgrind bench bench-full bench-studies bench-peers bench-storage endurance ratios soak cli coverage headers lint clean
