@@ -59,6 +59,10 @@ bench-peers: lib
 bench-studies: lib $(TARGET_DIR)/bench/bench
 	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/studies only=Studies $(ARGS)
 
+##  make bench-parts  encoding, index, commits and reads by themselves, with criterion; the report is in target/criterion/report
+bench-parts:
+	$(CARGO) bench --quiet --bench parts -- $(ARGS)
+
 ##  make ratios     what packing gains and costs, with every codec there is
 ratios:
 	$(CARGO) bench --quiet --features zstd --bench compression
@@ -118,4 +122,4 @@ lint:
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind bench bench-full bench-studies bench-peers bench-storage endurance ratios soak cli coverage headers lint clean
+.PHONY: all help lib demo test examples valgrind bench bench-full bench-studies bench-peers bench-parts bench-storage endurance ratios soak cli coverage headers lint clean
