@@ -29,7 +29,7 @@ lib:
 demo: lib
 	@$(EXAMPLES) STORES=$(TARGET_DIR_ABS)/demo demo
 
-##  make test       every test: Rust, C, io_uring denied, planted bugs, valgrind (if there), examples
+##  make test       every test: Rust, C, io_uring denied, planted bugs, valgrind (if there), examples, benchmarks (a look)
 test: lib
 	@.ci/test
 

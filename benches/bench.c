@@ -84,6 +84,8 @@ static void write_reports(void)
     char path[4600];
     snprintf(path, sizeof path, "%s.tsv", extent.report);
     write_tsv(path);
+    snprintf(path, sizeof path, "%s.md", extent.report);
+    write_markdown(path);
     snprintf(path, sizeof path, "%s.html", extent.report);
     write_html(path);
 }
@@ -123,7 +125,7 @@ static int usage(int code)
     FILE *out = code == 0 ? stdout : stderr;
     fprintf(out, "bench [--quick | --full] [--runs N] [--keys N] [--batch N] [--value BYTES] [--seconds N] [--many-keys N]\n"
                  "      [--store DIRECTORY] [--report PATH-WITHOUT-SUFFIX] [only=PART-OF-A-NAME]...\n\n"
-                 "--seconds: of sustained overwriting. --report: where .tsv and .html are written.\n\nrows:\n");
+                 "--seconds: of sustained overwriting. --report: where .tsv, .md and .html are written.\n\nrows:\n");
     for (const struct row *row = rows; row < rows + row_count; row++)
         fprintf(out, "  %-10s %s%s\n", row->part, row->name, row->in & DEFAULT ? "" : " (with --full, or asked for by name)");
     return code;
@@ -184,6 +186,6 @@ int main(int argc, char **argv)
     fflush(stdout);
     run_rows();
     print_rows(stdout);
-    printf("reports: %s.tsv, %s.html\n", extent.report, extent.report);
+    printf("reports: %s.tsv, .md and .html\n", extent.report);
     return 0;
 }

@@ -19,7 +19,7 @@ struct extent {
     int quick;            /* a look at whether it works */
     size_t seconds;       /* of sustained overwriting */
     size_t many_keys;     /* the largest store, in keys */
-    const char *report;   /* path of the reports, without .tsv and .html */
+    const char *report;   /* path of the reports, without .tsv, .md and .html */
 };
 extern struct extent extent;
 
@@ -159,6 +159,7 @@ extern atomic_size_t allocations;
 
 void print_rows(FILE *out);
 void write_tsv(const char *path);
+void write_markdown(const char *path);
 void write_html(const char *path);
 void plot_latencies(FILE *out, const struct row *row);
 void plot_rates(FILE *out, const char *part);

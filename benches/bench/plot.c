@@ -33,7 +33,7 @@ void plot_goals(FILE *out)
     for (const struct row *row = rows; row < rows + row_count; row++)
         for (int f = 0; f < row->figure_count; f++)
             bars += row->figures[f].kind != NO_GOAL;
-    double room = WIDTH - LABEL - 60, middle = LABEL + room / 2;
+    double room = WIDTH - LABEL - 80, middle = LABEL + 40 + room / 2;
     begin(out, bars * ROW + 30);
     for (const struct row *row = rows; row < rows + row_count; row++)
         for (const struct figure *figure = row->figures; figure < row->figures + row->figure_count; figure++) {

@@ -1,6 +1,6 @@
 /*
- * table.c: what was seen, as text: a table for people, and one line per figure for programs (.tsv). Called by main when all
- * runs are over, and by html.c for the machine's description.
+ * table.c: what was seen, as text: a table for people, one line per figure for programs (.tsv), and a table for pages (.md).
+ * Called by main when all runs are over, and by html.c for the machine's description.
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -97,6 +97,38 @@ void write_tsv(const char *path)
                     median_of(figure), most(figure, -1), most(figure, 1), goal,
                     figure->kind == NO_GOAL ? "" : is_met(figure) ? "yes" : "no", figure->count, row->foreign, row->resident / 1e6);
         }
+    if (fclose(out) != 0)
+        fail(path, strerror(errno));
+}
+
+/* The figures that have a goal; of rows without one, and of studies, all. */
+void write_markdown(const char *path)
+{
+    FILE *out = fopen(path, "w");
+    if (out == NULL)
+        fail(path, strerror(errno));
+    describe_machine(out, "\n");
+    fprintf(out, "| workload | figure | goal | seen | least to most | |\n|---|---|---|---|---|---|\n");
+    for (const struct row *row = rows; row < rows + row_count; row++) {
+        int goals = 0;
+        for (int f = 0; f < row->figure_count; f++)
+            goals += row->figures[f].kind != NO_GOAL;
+        for (const struct figure *figure = row->figures; figure < row->figures + row->figure_count; figure++) {
+            char seen[32], least[32], largest[32], goal[32], wanted[64] = "", range[80] = "";
+            if (figure->kind == NO_GOAL && goals > 0 && strcmp(row->part, "Studies") != 0)
+                continue;
+            number(seen, sizeof seen, median_of(figure));
+            number(least, sizeof least, most(figure, -1));
+            number(largest, sizeof largest, most(figure, 1));
+            number(goal, sizeof goal, figure->goal);
+            if (figure->kind != NO_GOAL)
+                snprintf(wanted, sizeof wanted, "%s %s", figure->kind == AT_LEAST ? "≥" : "≤", goal);
+            if (figure->count > 1)
+                snprintf(range, sizeof range, "%s to %s", least, largest);
+            fprintf(out, "| %s | %s, %s | %s | %s | %s | %s |\n", row->name, figure->name, figure->unit, wanted, seen, range,
+                    figure->kind == NO_GOAL ? "" : verdicts[is_met(figure)]);
+        }
+    }
     if (fclose(out) != 0)
         fail(path, strerror(errno));
 }

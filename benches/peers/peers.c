@@ -184,19 +184,19 @@ static void show(const char *report)
     FILE *tsv = report == NULL ? NULL : fopen(report, "w");
     if (report != NULL && tsv == NULL)
         fail(report, strerror(errno));
-    printf("\n%-34s", "M ops/s");
+    printf("\n| %-32s |", "M ops/s");
     for (int p = 0; p < PEERS; p++)
-        printf(" %11s", peers[p]->name);
-    printf("   kvbatch, of the best other\n");
+        printf(" %10s |", peers[p]->name);
+    printf(" kvbatch, of the best other |\n|---|---|---|---|---|---|---|---|\n");
     for (int w = 0; w < WORKLOADS; w++) {
         double ratios[RUNS_MAX], best[PEERS];
         int first = 1;
-        printf("%-34s", names[w]);
+        printf("| %-32s |", names[w]);
         for (int p = 0; p < PEERS; p++) {
             double values[RUNS_MAX];
             memcpy(values, seen[w][p], sizeof values);
             best[p] = quantile(values, (size_t)opt.runs, 0.5);
-            printf(" %11.3f", best[p]);
+            printf(" %10.3f |", best[p]);
             if (tsv != NULL)
                 fprintf(tsv, "%s\t%s\t%.6g\n", names[w], peers[p]->name, best[p]);
             if (p > 1 && best[p] > best[first])
@@ -204,7 +204,7 @@ static void show(const char *report)
         }
         for (int run = 0; run < opt.runs; run++)
             ratios[run] = seen[w][0][run] / seen[w][first][run];
-        printf("   %.2f of %s\n", quantile(ratios, (size_t)opt.runs, 0.5), peers[first]->name);
+        printf(" %.2f of %s |\n", quantile(ratios, (size_t)opt.runs, 0.5), peers[first]->name);
     }
     printf("\n");
     for (int p = 0; p < PEERS; p++)
