@@ -149,6 +149,7 @@ double device_write_bytes_per_second(void);
 /* Random reads of 4 KiB with O_DIRECT from a store's chunk files, per second; 0 if there is no io_uring. */
 double raw_reads_per_second(const char *store, unsigned depth, size_t reads);
 void drop_caches(const char *store);
+double disk_bytes(const char *store);
 
 /* ---- Allocations (alloc.c) ---- */
 
@@ -213,6 +214,7 @@ void run_idle(void);
 void run_study_sizes(void);
 void run_study_merge(void);
 void run_study_limits(void);
+void run_study_options(void);
 void close_shared_stores(void);
 
 #endif

@@ -113,7 +113,15 @@ double cpu_seconds(void)
     return (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) + (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
-/* Seconds that all CPUs were busy without this process, and by *total the seconds that there were, since the system began. */
+static double user_seconds(int who)
+{
+    struct rusage usage;
+    getrusage(who, &usage);
+    return (double)usage.ru_utime.tv_sec + (double)usage.ru_utime.tv_usec / 1e6;
+}
+
+/* Seconds for which other programs had a CPU, and by *total the seconds that there were, since the system began. Time in the
+ * kernel is left out: its own threads write back what this process has written. */
 double foreign_now(double *total)
 {
     unsigned long long user = 0, nice = 0, system = 0, idle = 0, iowait = 0, irq = 0, softirq = 0, steal = 0;
@@ -126,11 +134,8 @@ double foreign_now(double *total)
     if (got != 8)
         return 0;
     double tick = (double)sysconf(_SC_CLK_TCK);
-    struct rusage children;
-    getrusage(RUSAGE_CHILDREN, &children);
     *total = (double)(user + nice + system + idle + iowait + irq + softirq + steal) / tick;
-    return (double)(user + nice + system + steal) / tick - cpu_seconds() - (double)children.ru_utime.tv_sec -
-           (double)children.ru_utime.tv_usec / 1e6 - (double)children.ru_stime.tv_sec - (double)children.ru_stime.tv_usec / 1e6;
+    return (double)(user + nice + steal) / tick - user_seconds(RUSAGE_SELF) - user_seconds(RUSAGE_CHILDREN);
 }
 
 double resident_bytes(void)

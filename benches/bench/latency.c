@@ -98,8 +98,9 @@ void run_reads_beside_syncs(void)
     pthread_join(writer, NULL);
     check_all(manager, opt.keys, NULL);
     drop_store(manager, "latency");
-    double commit = quantile(syncs.values, syncs.count, 0.5), read = quantile(beside.values, beside.count, 0.5);
-    at_most("100 reads beside syncs, of a commit (p50)", "x", read / commit, 0.25);
+    double commit = quantile(syncs.values, syncs.count, 0.5);
+    /* Not the median: after each read that was held up, some go quickly until the next commit begins. */
+    at_most("100 reads beside syncs p90, of a commit's p50", "x", quantile(beside.values, beside.count, 0.9) / commit, 0.25);
     latencies("100 reads, alone", &alone, 0, 0);
     latencies("100 reads, beside syncs", &beside, 0, 0);
     latencies("1000 puts, submit to durable", &syncs, 0, 0);

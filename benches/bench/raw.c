@@ -1,6 +1,7 @@
 /*
  * raw.c: what the device gives to a program that does nothing but read: random blocks of 4 KiB from the files of a store,
- * O_DIRECT, a number of them in flight at all times. Through the kernel's io_uring interface, without a library.
+ * O_DIRECT, a number of them in flight at all times. Through the kernel's io_uring interface, without a library. Also what else
+ * there is to do with a store's files.
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -73,6 +74,21 @@ void drop_caches(const char *store)
         (void)written;
         close(fd);
     }
+}
+
+static void add_blocks(const char *path, void *context)
+{
+    struct stat about;
+    if (stat(path, &about) == 0)
+        *(double *)context += (double)about.st_blocks * 512;
+}
+
+/* What the store's files take of the disk. */
+double disk_bytes(const char *store)
+{
+    double bytes = 0;
+    for_each_file(store, add_blocks, &bytes);
+    return bytes;
 }
 
 static int ring_open(struct ring *ring, unsigned entries)

@@ -1,6 +1,6 @@
 /*
  * study.c: rows that compare settings: how large a batch should be, what it gains that batches of several threads are merged
- * into one write and one sync, and how large such a group should become.
+ * into one write and one sync, how large such a group should become, and what some options of a store do.
  */
 #define _GNU_SOURCE
 #include "bench.h"
@@ -122,4 +122,100 @@ void run_study_limits(void)
         snprintf(name, sizeof name, "%d x %zu, adaptive, of the best fixed", group_loads[l].threads, group_loads[l].batch);
         at_least(name, "x", seen / best, 0.9);
     }
+}
+
+/* ---- Options ---- */
+
+static void study_in_flight(void)
+{
+    static const size_t numbers[] = {1, 2, 4, 8, 16};
+    for (int n = 0; n < 5; n++) {
+        char name[56];
+        kv_async_batch_manager_t *manager = open_store("study", "", 1);
+        struct load load = {.manager = manager, .ops = opt.keys, .batch = 1000, .in_flight = numbers[n], .value = opt.value,
+                            .add = add_put};
+        drive(&load);
+        check_all(manager, opt.keys, NULL);
+        drop_store(manager, "study");
+        settle();
+        snprintf(name, sizeof name, "put, fsync on, %zu batches in flight", numbers[n]);
+        figure(name, "M ops/s", rate(&load));
+    }
+}
+
+static void study_prepare(void)
+{
+    static const char *const options[] = {"?prepare_chunks=false", "?prepare_chunks=true"};
+    for (int o = 0; o < 2; o++) {
+        char name[56];
+        struct series series = {0};
+        kv_async_batch_manager_t *manager = open_store("study", options[o], 1);
+        struct load load = {.manager = manager, .ops = opt.keys, .batch = 1000, .in_flight = 1, .value = opt.value, .add = add_put,
+                            .latencies = &series};
+        drive(&load); /* the first chunk is never prepared */
+        series.count = 0;
+        drive(&load);
+        drop_store(manager, "study");
+        settle();
+        snprintf(name, sizeof name, "put, fsync on, %s", options[o] + 1);
+        figure(name, "M ops/s", rate(&load));
+        snprintf(name, sizeof name, "submit to durable, %s", options[o] + 1);
+        latencies(name, &series, 0, 0);
+    }
+}
+
+static void study_hot_log(void)
+{
+    static const char *const options[] = {"?hot_log_bytes=0", "?hot_log_bytes=256m"};
+    for (int o = 0; o < 2; o++) {
+        char name[56];
+        kv_async_batch_manager_t *manager = open_store("study", options[o], 0);
+        fill(manager, opt.keys);
+        settle();
+        struct load load = {.manager = manager, .ops = opt.keys / 4, .batch = 1000, .in_flight = 1, .value = opt.value, .add = add_get};
+        drive(&load);
+        snprintf(name, sizeof name, "get, just written, %s", options[o] + 1);
+        figure(name, "M ops/s", rate(&load));
+        drop_store(manager, "study");
+        settle();
+    }
+}
+
+static int add_random_put(struct load *load, struct slot *slot, size_t i)
+{
+    size_t key = mix(i) % opt.keys;
+    return kv_async_batch_put(slot->batch, key_of(key), KEY_BYTES, value_of(key), load->value, NULL, NULL);
+}
+
+/* Random overwriting, five times as much as there is: how fast, how slow at times, and how much disk it takes. */
+static void study_fill_rate(void)
+{
+    static const int percents[] = {0, 30, 50, 70};
+    for (int p = 0; p < 4; p++) {
+        char name[56], options[40];
+        struct series series = {0};
+        snprintf(options, sizeof options, "?min_fill_rate=%d", percents[p]);
+        kv_async_batch_manager_t *manager = open_store("study", options, 0);
+        fill(manager, opt.keys);
+        struct load load = {.manager = manager, .ops = 5 * opt.keys, .batch = 1000, .in_flight = 1, .value = opt.value,
+                            .add = add_random_put, .latencies = &series};
+        drive(&load);
+        snprintf(name, sizeof name, "overwrite, min_fill_rate=%d", percents[p]);
+        figure(name, "M ops/s", rate(&load));
+        snprintf(name, sizeof name, "min_fill_rate=%d, on disk, of live bytes", percents[p]);
+        figure(name, "x", disk_bytes("study") / (double)(opt.keys * (KEY_BYTES + opt.value)));
+        snprintf(name, sizeof name, "min_fill_rate=%d, commit", percents[p]);
+        latencies(name, &series, 0, 0);
+        check_all(manager, opt.keys, NULL);
+        drop_store(manager, "study");
+        settle();
+    }
+}
+
+void run_study_options(void)
+{
+    study_in_flight();
+    study_prepare();
+    study_hot_log();
+    study_fill_rate();
 }
