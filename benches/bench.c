@@ -182,6 +182,7 @@ int main(int argc, char **argv)
     choose_rows();
     make_directory();
     make_data(VALUE_BYTES_MAX);
+    make_order();
     measure_check();
     describe_machine(stdout, "");
     fflush(stdout);

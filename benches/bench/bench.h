@@ -126,6 +126,7 @@ void fill(kv_async_batch_manager_t *manager, size_t count); /* keys 0 to count -
 void check_all(kv_async_batch_manager_t *manager, size_t count, const uint32_t *rounds); /* every byte; NULL: round 0 */
 double counter(kv_async_batch_manager_t *manager, const char *name);
 void measure_check(void);
+void make_order(void);
 
 /* Keys and values that are made as they are needed, for stores larger than the data in memory (made.c): value i begins with
  * word i, as others do. Made before the time of a batch is taken. */

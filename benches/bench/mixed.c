@@ -17,70 +17,73 @@ static struct mixture mixture;
 static uint32_t *rounds;
 static size_t present; /* keys 0 to present - 1 are there */
 
-/* What the next batch does, drawn before its time is taken. */
+enum { BATCH = 1000 };
+
+/* What the next batch does, made before its time is taken: fetching keys and values from all over the place is not the
+ * library's work. */
 static struct drawn {
-    uint32_t key;
-    enum { READ, WRITE, INSERT } kind;
-} * draws;
+    char key[KEY_BYTES];
+    uint32_t number;
+    uint32_t word; /* where in the pool the value begins that is read or written */
+    int writes;
+} draws[BATCH];
+static char *values; /* BATCH of them */
 static size_t drawn_first;
+static uint32_t *popular; /* draws of a rank or of a key, one per operation */
+
+static void prepare_write(size_t i, size_t key, size_t value_bytes)
+{
+    draws[i].word = (uint32_t)word_in(key, rounds[key]);
+    draws[i].writes = 1;
+    memcpy(values + i * value_bytes, value_of(draws[i].word), value_bytes);
+}
 
 static void draw(struct load *load, size_t first, size_t count)
 {
-    size_t now_present = present;
-    (void)load;
     drawn_first = first;
     for (size_t i = 0; i < count; i++) {
-        uint64_t random = mix((first + i) * 2 + (uint64_t)run_number * 0x100000001), other = mix(random);
-        int percent = (int)(random % 100);
-        size_t key;
-        if (mixture.latest) {
-            size_t back = zipf_rank(other);
-            key = back < now_present ? now_present - 1 - back : 0;
-        } else
-            key = zipf_item(other, now_present);
-        if (percent < mixture.read + mixture.modify)
-            draws[i] = (struct drawn){(uint32_t)key, READ};
-        else if (percent < mixture.read + mixture.modify + mixture.update || now_present == opt.keys)
-            draws[i] = (struct drawn){(uint32_t)key, WRITE};
-        else
-            draws[i] = (struct drawn){(uint32_t)now_present++, INSERT};
+        int percent = (int)(mix((first + i) * 2 + (uint64_t)run_number * 0x100000001) % 100);
+        size_t key = popular[first + i];
+        if (mixture.latest)
+            key = key < present ? present - 1 - key : 0;
+        int reads = percent < mixture.read + mixture.modify;
+        int inserts = !reads && percent >= mixture.read + mixture.modify + mixture.update && present < opt.keys;
+        if (inserts)
+            key = present++;
+        draws[i].number = (uint32_t)key;
+        memcpy(draws[i].key, key_of(key), KEY_BYTES);
+        if (reads) {
+            draws[i].word = (uint32_t)word_in(key, rounds[key]);
+            draws[i].writes = 0;
+        } else {
+            rounds[key] += !inserts;
+            prepare_write(i, key, load->value);
+        }
     }
-}
-
-static int put_round(struct load *load, struct slot *slot, size_t key)
-{
-    return kv_async_batch_put(slot->batch, key_of(key), KEY_BYTES, value_of(word_in(key, rounds[key])), load->value, NULL, NULL);
 }
 
 static int add_drawn(struct load *load, struct slot *slot, size_t i)
 {
-    const struct drawn *drawn = &draws[i - drawn_first];
-    size_t key = drawn->key;
-    switch (drawn->kind) {
-    case READ:
-        return read_into(slot, key_of(key), (long)word_in(key, rounds[key]));
-    case WRITE:
-        rounds[key]++;
-        break;
-    case INSERT:
-        present++;
-        break;
-    }
-    return put_round(load, slot, key);
+    size_t at = i - drawn_first;
+    if (!draws[at].writes)
+        return read_into(slot, draws[at].key, draws[at].word);
+    return kv_async_batch_put(slot->batch, draws[at].key, KEY_BYTES, values + at * load->value, load->value, NULL, NULL);
 }
 
 /* The second half of read-modify-write: some of the keys that the batch before has read. */
-static int add_modified(struct load *load, struct slot *slot, size_t i)
+static void draw_changes(struct load *load, size_t first, size_t count)
 {
-    size_t key = draws[i].key;
-    rounds[key]++;
-    return put_round(load, slot, key);
+    drawn_first = first;
+    for (size_t i = 0; i < count; i++) {
+        rounds[draws[i].number]++;
+        prepare_write(i, draws[i].number, load->value);
+    }
 }
 
 /* YCSB's F: batches of reads; a share of what they read is then written in a batch of its own. */
 static void drive_modifying(struct load *load)
 {
-    size_t each = 1000, writes = each * (size_t)mixture.modify / 100, ops = load->ops;
+    size_t each = BATCH, writes = each * (size_t)mixture.modify / 100, ops = load->ops / each * each;
     double took = 0, cpu = 0;
     size_t done = 0;
     for (size_t first = 0; first < ops; first += each) {
@@ -89,8 +92,7 @@ static void drive_modifying(struct load *load)
         reads.first = first;
         drive(&reads);
         changes.ops = changes.batch = writes;
-        changes.prepare = NULL;
-        changes.add = add_modified;
+        changes.prepare = draw_changes;
         drive(&changes);
         took += reads.took + changes.took;
         cpu += reads.cpu + changes.cpu;
@@ -108,14 +110,19 @@ static void mixed_row(struct mixture mixed, double goal)
     int inserting = mixture.read + mixture.update + mixture.modify < 100;
     present = inserting ? opt.keys - opt.keys / 10 : opt.keys;
     rounds = calloc(opt.keys, sizeof *rounds);
-    draws = memory(1000 * sizeof *draws);
+    values = memory(BATCH * opt.value);
+    popular = memory(opt.keys * sizeof *popular);
     if (rounds == NULL)
         fail("memory", strerror(errno));
     zipf_begin(present, THETA);
+    for (size_t i = 0; i < opt.keys; i++) {
+        uint64_t random = mix(mix(i) + (uint64_t)run_number);
+        popular[i] = (uint32_t)(mixture.latest ? zipf_rank(random) : zipf_item(random, present));
+    }
     kv_async_batch_manager_t *manager = open_store("mixed", "", 0);
     fill(manager, present);
     settle();
-    struct load load = {.manager = manager, .ops = opt.keys, .batch = 1000, .in_flight = 1, .value = opt.value, .add = add_drawn,
+    struct load load = {.manager = manager, .ops = opt.keys, .batch = BATCH, .in_flight = 1, .value = opt.value, .add = add_drawn,
                         .prepare = draw, .latencies = &series};
     if (mixture.modify > 0)
         drive_modifying(&load);
@@ -131,7 +138,8 @@ static void mixed_row(struct mixture mixed, double goal)
     check_all(manager, present, rounds);
     drop_store(manager, "mixed");
     free(rounds);
-    free(draws);
+    free(values);
+    free(popular);
 }
 
 void run_mixed_50(void)
