@@ -124,9 +124,17 @@ void close_store(kv_async_batch_manager_t *manager);
 void drop_store(kv_async_batch_manager_t *manager, const char *name);
 void fill(kv_async_batch_manager_t *manager, size_t count); /* keys 0 to count - 1 in round 0 */
 void check_all(kv_async_batch_manager_t *manager, size_t count, const uint32_t *rounds); /* every byte; NULL: round 0 */
+/* Every byte of `count` keys; the key of number i, and where its value begins. */
+void check_each(kv_async_batch_manager_t *manager, size_t count, const char *(*expected)(size_t i, size_t *word));
 double counter(kv_async_batch_manager_t *manager, const char *name);
 void measure_check(void);
+extern uint32_t *order;    /* all keys in no order, by number... */
+extern char *ordered_keys; /* ...and the keys themselves */
 void make_order(void);
+
+/* Random overwriting, without compaction or with (sustained.c): `ops` puts, or until the time is over. */
+kv_async_batch_manager_t *overwrite(const char *options, size_t ops, double duration, struct load *load, struct series *series);
+void check_overwritten(kv_async_batch_manager_t *manager);
 
 /* Keys and values that are made as they are needed, for stores larger than the data in memory (made.c): value i begins with
  * word i, as others do. Made before the time of a batch is taken. */

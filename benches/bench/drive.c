@@ -87,8 +87,8 @@ int add_put(struct load *load, struct slot *slot, size_t i)
 }
 
 /* All keys in no order, side by side in memory: fetching them from all over the place is not the library's work. */
-static uint32_t *order;
-static char *ordered_keys;
+uint32_t *order;
+char *ordered_keys;
 
 void make_order(void)
 {
@@ -244,14 +244,31 @@ void fill(kv_async_batch_manager_t *manager, size_t count)
     drive(&load);
 }
 
+static const uint32_t *expected_rounds;
+
+static const char *in_rounds(size_t i, size_t *word)
+{
+    *word = word_in(i, expected_rounds == NULL ? 0 : expected_rounds[i]);
+    return key_of(i);
+}
+
 void check_all(kv_async_batch_manager_t *manager, size_t count, const uint32_t *rounds)
+{
+    expected_rounds = rounds;
+    check_each(manager, count, in_rounds);
+}
+
+void check_each(kv_async_batch_manager_t *manager, size_t count, const char *(*expected)(size_t i, size_t *word))
 {
     enum { BATCH = 1000 };
     static struct wanted wanted[BATCH];
     for (size_t first = 0; first < count; first += BATCH) {
         struct slot slot = {.batch = must_have(kv_async_batch_create(manager, BATCH), "create a batch"), .wanted = wanted};
-        for (size_t i = first; i < first + BATCH && i < count; i++)
-            must(read_into(&slot, key_of(i), (long)word_in(i, rounds == NULL ? 0 : rounds[i])), "add");
+        for (size_t i = first; i < first + BATCH && i < count; i++) {
+            size_t word;
+            const char *key = expected(i, &word);
+            must(read_into(&slot, key, (long)word), "add");
+        }
         must(kv_async_batch_submit(slot.batch, NULL, NULL), "submit");
         must(kv_async_batch_wait(slot.batch, TIMEOUT_MS), "wait");
         for (size_t i = 0; i < slot.reads; i++) {

@@ -181,12 +181,6 @@ static void study_hot_log(void)
     }
 }
 
-static int add_random_put(struct load *load, struct slot *slot, size_t i)
-{
-    size_t key = mix(i) % opt.keys;
-    return kv_async_batch_put(slot->batch, key_of(key), KEY_BYTES, value_of(key), load->value, NULL, NULL);
-}
-
 /* Random overwriting, five times as much as there is: how fast, how slow at times, and how much disk it takes. */
 static void study_fill_rate(void)
 {
@@ -195,19 +189,16 @@ static void study_fill_rate(void)
         char name[56], options[40];
         struct series series = {0};
         snprintf(options, sizeof options, "?min_fill_rate=%d", percents[p]);
-        kv_async_batch_manager_t *manager = open_store("study", options, 0);
-        fill(manager, opt.keys);
-        struct load load = {.manager = manager, .ops = 5 * opt.keys, .batch = 1000, .in_flight = 1, .value = opt.value,
-                            .add = add_random_put, .latencies = &series};
-        drive(&load);
+        struct load load;
+        kv_async_batch_manager_t *manager = overwrite(options, 5 * opt.keys, 0, &load, &series);
         snprintf(name, sizeof name, "overwrite, min_fill_rate=%d", percents[p]);
         figure(name, "M ops/s", rate(&load));
         snprintf(name, sizeof name, "min_fill_rate=%d, on disk, of live bytes", percents[p]);
-        figure(name, "x", disk_bytes("study") / (double)(opt.keys * (KEY_BYTES + opt.value)));
+        figure(name, "x", disk_bytes("sustained") / (double)(opt.keys * (KEY_BYTES + opt.value)));
         snprintf(name, sizeof name, "min_fill_rate=%d, commit", percents[p]);
         latencies(name, &series, 0, 0);
-        check_all(manager, opt.keys, NULL);
-        drop_store(manager, "study");
+        check_overwritten(manager);
+        drop_store(manager, "sustained");
         settle();
     }
 }
