@@ -41,11 +41,11 @@ examples: lib
 valgrind:
 	@.ci/test valgrind
 
-##  make bench      measures the library through the C API against its goals, some ten minutes; ARGS="--help" lists the rows
+##  make bench      measures the library through the C API against its goals, some five minutes; ARGS="--help" lists the rows
 bench: lib $(TARGET_DIR)/bench/bench
 	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/report $(ARGS)
 
-##  make bench-full the same at full length, an hour or so; wants 12 GB of disk and 10 GB of memory
+##  make bench-full the same at full length, half an hour; wants 12 GB of disk and 10 GB of memory
 bench-full: lib $(TARGET_DIR)/bench/bench
 	@$(TARGET_DIR)/bench/bench --full --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/report-full $(ARGS)
 

@@ -1,14 +1,14 @@
 /*
  * bench.c: what a C caller gets from the library, row by row, each with its goal beside it.
  *
- *   make bench                             some ten minutes
+ *   make bench                             some five minutes
  *   make bench ARGS="--runs 9 only=cold"   rows that have this in their name or part
  *   make bench-full                        every row at full length
  *
  * Absolute figures wander on shared machines, so rows are compared with plain code (memcpy, write, fdatasync, raw reads) that
  * is measured in the same run, and say how much of the machine others had meanwhile. All rows are run in turn, as often as
- * --runs says; figures are medians over the runs. Every result is checked: a row whose reads do not find what was written
- * ends the program with exit code 1.
+ * --runs says; figures are medians over the runs. Every result is checked (drive.c says how): a row whose reads do not find what was
+ * written ends the program with exit code 1.
  *
  * A row is an entry in `rows` and a function in one of the files of benches/bench.
  */

@@ -1,6 +1,6 @@
 /*
  * get.c: rows that read: what is in memory, with one and two threads; what is not there; and what is on the disk only,
- * beside plain reads of the same files. Values on the disk are checked byte for byte, too.
+ * beside plain reads of the same files.
  */
 #define _GNU_SOURCE
 #include "bench.h"
