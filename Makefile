@@ -3,6 +3,7 @@
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 LIB_DIR    := $(TARGET_DIR)/release
 CC         ?= cc
+CXX        ?= c++
 CARGO      ?= cargo
 # What the demo stores.
 FILES      ?= /usr/include
@@ -28,7 +29,7 @@ lib:
 demo: lib
 	@$(EXAMPLES) STORES=$(TARGET_DIR_ABS)/demo demo
 
-##  make test       every test: Rust, C, io_uring denied, planted bugs, valgrind (if there), examples
+##  make test       every test: Rust, C, io_uring denied, planted bugs, valgrind (if there), examples, benchmarks (a look)
 test: lib
 	@.ci/test
 
@@ -40,10 +41,27 @@ examples: lib
 valgrind:
 	@.ci/test valgrind
 
-##  make bench      the benchmarks through the C API; with ARGS (try "--help") only the one for speed
-bench: lib $(TARGET_DIR)/bench/bench $(TARGET_DIR)/bench/storage
-	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores $(ARGS)
-	@[ -n "$(ARGS)" ] || { echo; $(TARGET_DIR)/bench/storage --store $(TARGET_DIR)/bench/stores; }
+##  make bench      measures the library through the C API against its goals, some five minutes; ARGS="--help" lists the rows
+bench: lib $(TARGET_DIR)/bench/bench
+	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/report $(ARGS)
+
+##  make bench-full the same at full length, half an hour; wants 12 GB of disk and 10 GB of memory
+bench-full: lib $(TARGET_DIR)/bench/bench
+	@$(TARGET_DIR)/bench/bench --full --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/report-full $(ARGS)
+
+##  make bench-peers  the same workloads with RocksDB, LevelDB, LMDB, WiredTiger and tkrzw, side by side
+bench-peers: lib
+	@.ci/peers-there
+	@$(MAKE) --no-print-directory $(TARGET_DIR)/bench/peers
+	@$(TARGET_DIR)/bench/peers --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/peers.tsv $(ARGS)
+
+##  make bench-studies  batch sizes, merging on and off, limits of merged groups
+bench-studies: lib $(TARGET_DIR)/bench/bench
+	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/studies only=Studies $(ARGS)
+
+##  make bench-parts  encoding, index, commits and reads by themselves, with criterion; the report is in target/criterion/report
+bench-parts:
+	$(CARGO) bench --quiet --bench parts -- $(ARGS)
 
 ##  make ratios     what packing gains and costs, with every codec there is
 ratios:
@@ -57,9 +75,26 @@ bench-storage: lib $(TARGET_DIR)/bench/storage
 endurance: lib $(TARGET_DIR)/bench/storage
 	@$(TARGET_DIR)/bench/storage --store $(TARGET_DIR)/bench/stores --minutes $(MINUTES) only=endurance $(ARGS)
 
-$(TARGET_DIR)/bench/%: benches/%.c benches/support.h $(wildcard include/kvserver/*.h)
+BENCH_C     := $(CC) -std=gnu11 -O2 -g -Wall -Wextra -Wpedantic $(CFLAGS) -Iinclude -Ibenches
+BENCH_LINK  := -L$(LIB_DIR) -lkvbatch -Wl,-rpath,$(abspath $(LIB_DIR)) -lm -pthread
+BENCH_PARTS := alloc base drive figures get html latency made mixed plot put raw scale study sustained table threads zipf
+BENCH_FILES := benches/bench.c $(BENCH_PARTS:%=benches/bench/%.c) benches/support.c
+
+$(TARGET_DIR)/bench/bench: $(BENCH_FILES) benches/bench/bench.h benches/support.h $(wildcard include/kvserver/*.h)
 	@mkdir -p $(TARGET_DIR)/bench
-	$(CC) -std=gnu11 -O2 -g -Wall -Wextra -Wpedantic $(CFLAGS) -Iinclude $< -L$(LIB_DIR) -lkvbatch -Wl,-rpath,$(abspath $(LIB_DIR)) -o $@
+	$(BENCH_C) $(BENCH_FILES) $(BENCH_LINK) -o $@
+
+$(TARGET_DIR)/bench/storage: benches/storage.c benches/support.c benches/support.h $(wildcard include/kvserver/*.h)
+	@mkdir -p $(TARGET_DIR)/bench
+	$(BENCH_C) benches/storage.c benches/support.c $(BENCH_LINK) -o $@
+
+PEERS      := kvbatch rocksdb leveldb lmdb wiredtiger
+PEER_FILES := benches/peers/peers.c $(PEERS:%=benches/peers/%.c) benches/support.c
+
+$(TARGET_DIR)/bench/peers: $(PEER_FILES) benches/peers/tkrzw.cpp benches/peers/peer.h benches/support.h $(wildcard include/kvserver/*.h)
+	@mkdir -p $(TARGET_DIR)/bench
+	$(CXX) -std=c++17 -O2 -g -Wall -Wextra -c benches/peers/tkrzw.cpp -o $@-tkrzw.o
+	$(BENCH_C) $(PEER_FILES) $@-tkrzw.o $(BENCH_LINK) -lrocksdb -lleveldb -llmdb -lwiredtiger -ltkrzw -lstdc++ -o $@
 
 ##  make soak       the large tests in full, with new seeds each round, for HOURS=1 hours or until the first violation
 soak:
@@ -93,4 +128,5 @@ include packaging/install.mk
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind bench bench-storage endurance ratios soak cli coverage headers man lint clean
+.PHONY: all help lib demo test examples valgrind bench bench-full bench-studies bench-peers bench-parts bench-storage endurance \
+    ratios soak cli coverage headers man lint clean

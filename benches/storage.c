@@ -13,7 +13,8 @@
 #include <dirent.h>
 #include <pthread.h>
 #include <stdatomic.h>
-#include <sys/resource.h>
+#include <signal.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 enum { OVERWRITES = 5, MEMORY_KEYS = 10000000, QUIET_SECONDS = 3, PATIENCE_SECONDS = 300 };
@@ -43,10 +44,9 @@ static void close_store(kv_async_batch_manager_t *manager)
     kv_async_batch_manager_destroy(manager);
 }
 
-/* The value of key i in round r: no two rounds give a key the same. */
 static const char *value_in(size_t i, size_t round)
 {
-    return pool + 8 * ((i + round * 7919) % opt.keys);
+    return value_of(word_in(i, round));
 }
 
 static void put_range(kv_async_batch_manager_t *manager, size_t first, size_t end, size_t round)
@@ -401,7 +401,7 @@ int main(int argc, char **argv)
         i++;
     }
     make_directory();
-    make_data();
+    make_data(opt.value);
     printf("%zu keys of %d B, values of %zu B, batches of %zu; store on %s\n", opt.keys, KEY_BYTES, opt.value, opt.batch, file_system());
     for (size_t p = 0; p < sizeof parts / sizeof parts[0]; p++) {
         int wanted = opt.only_count == 0 && parts[p].always;

@@ -1,19 +1,26 @@
 /*
- * support.h: what stands behind the figures of bench.c and storage.c. Options, the keys and values that are stored,
- * directories, clock and quantiles. Each of the two includes it once.
+ * support.h: what stands behind the figures of the benchmarks in C. Options, the keys and values that are stored,
+ * directories, clock and quantiles. support.c is the other half; bench.c, its parts and storage.c use both.
  */
 #ifndef KVBATCH_BENCH_SUPPORT_H
 #define KVBATCH_BENCH_SUPPORT_H
 
 #include "kvserver/kv_async_batch_io.h"
 
-#include <fts.h>
-#include <sys/utsname.h>
-#include <sys/vfs.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
 
-enum { KEY_BYTES = 16, TIMEOUT_MS = 60000, IN_FLIGHT_MAX = 8, RUNS_MAX = 99, ONLY_MAX = 8 };
+enum { KEY_BYTES = 16, TIMEOUT_MS = 60000, RUNS_MAX = 99, ONLY_MAX = 16, VALUE_BYTES_MIN = 16 };
 
-static struct {
+/* A prime: the values of a key in two rounds lie this far apart in the pool. */
+enum { ROUND_STEP = 7919 };
+
+struct options {
     size_t keys;
     size_t batch;
     size_t value;
@@ -21,78 +28,32 @@ static struct {
     const char *store;
     const char *only[ONLY_MAX];
     int only_count;
-} opt = {.keys = 1000000, .batch = 1000, .value = 100, .runs = 3, .store = "target/bench/stores"};
+};
+extern struct options opt;
 
-static char *keys;         /* opt.keys keys of KEY_BYTES */
-static char *missing_keys; /* as many that are never stored */
-static char *pool;         /* random bytes: the value of key i lies at 8 * i, so no two are alike */
-static size_t step;        /* coprime to opt.keys: i -> i * step visits every key once, in no order */
-static char *stores;       /* this run's directory below opt.store */
-static double *latency;    /* of the row that runs now, in seconds, one per batch; NULL: what runs now is not measured */
-static size_t latencies;
+extern char *keys;         /* opt.keys keys of KEY_BYTES */
+extern char *missing_keys; /* as many that are never stored */
+extern char *pool;         /* word j is mix(j): value i begins at word i, so no two are alike */
+extern size_t step;        /* coprime to opt.keys: i -> i * step visits every key once, in no order */
+extern char *stores;       /* this run's directory below opt.store */
 
-/* ---- Small tools ---- */
-
-static double seconds(void)
+static inline double seconds(void)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-static void remove_tree(const char *path)
+/* splitmix64's last step (Steele, Lea, Flood, 2014): a word that looks random for every number. */
+static inline uint64_t mix(uint64_t x)
 {
-    char *roots[] = {(char *)path, NULL};
-    FTS *walk = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
-    if (walk == NULL)
-        return;
-    for (FTSENT *entry; (entry = fts_read(walk)) != NULL;)
-        if (entry->fts_info != FTS_D)
-            remove(entry->fts_accpath);
-    fts_close(walk);
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
 }
 
-static void clean_up(void)
-{
-    if (stores != NULL)
-        remove_tree(stores);
-    rmdir(opt.store); /* stays if somebody else has something in it */
-}
-
-static void fail(const char *what, const char *why)
-{
-    fprintf(stderr, "\nbench: %s: %s\n", what, why);
-    exit(1);
-}
-
-static void must(int code, const char *what)
-{
-    if (code != KV_SUCCESS)
-        fail(what, kv_get_last_error()->message);
-}
-
-static void *must_have(void *pointer, const char *what)
-{
-    if (pointer == NULL)
-        fail(what, kv_get_last_error()->message);
-    return pointer;
-}
-
-static void *memory(size_t bytes)
-{
-    void *p = malloc(bytes);
-    if (p == NULL)
-        fail("memory", strerror(errno));
-    return p;
-}
-
-static inline void note_latency(double seconds_taken)
-{
-    if (latency != NULL)
-        latency[latencies++] = seconds_taken;
-}
-
-static const char *key_of(size_t i)
+static inline const char *key_of(size_t i)
 {
     return keys + i * KEY_BYTES;
 }
@@ -102,112 +63,36 @@ static inline const char *value_of(size_t i)
     return pool + 8 * i;
 }
 
-static const char *path_of(const char *name)
+/* Where in the pool the value of key i in round r begins: no two rounds give a key the same. */
+static inline size_t word_in(size_t i, size_t round)
 {
-    static char path[4096];
-    snprintf(path, sizeof path, "%s/%s", stores, name);
-    return path;
+    return (i + round * ROUND_STEP) % opt.keys;
 }
 
-/* What earlier rows left to the kernel must not be paid by the next one. */
-static void settle(void)
+/* Whether a value of `bytes` bytes is the one that begins at `word`, by its length and its first and last whole words. */
+static inline int is_value(const char *value, size_t len, size_t bytes, size_t word)
 {
-    int fd = open(stores, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || syncfs(fd) != 0)
-        fail(stores, strerror(errno));
-    close(fd);
-}
-
-/* ---- Figures ---- */
-
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* The value below which `share` of the values lie; sorts them. */
-static double quantile(double *values, size_t count, double share)
-{
-    qsort(values, count, sizeof *values, ascending);
-    return count == 0 ? 0 : values[(size_t)(share * (double)(count - 1) + 0.5)];
-}
-
-/* ---- Setting up ---- */
-
-static size_t divisor(size_t a, size_t b)
-{
-    return b == 0 ? a : divisor(b, a % b);
-}
-
-static void make_data(void)
-{
-    size_t pool_bytes = 8 * opt.keys + opt.value;
-    keys = memory(opt.keys * KEY_BYTES + 1);
-    missing_keys = memory(opt.keys * KEY_BYTES + 1);
-    pool = memory(pool_bytes + 8);
-    for (size_t i = 0; i < opt.keys; i++) {
-        snprintf(keys + i * KEY_BYTES, KEY_BYTES + 1, "key:%012u", (unsigned)i);
-        snprintf(missing_keys + i * KEY_BYTES, KEY_BYTES + 1, "non:%012u", (unsigned)i);
-    }
-    uint64_t x = 0x9e3779b97f4a7c15u;
-    for (size_t at = 0; at < pool_bytes; at += 8) {
-        x ^= x << 13, x ^= x >> 7, x ^= x << 17; /* xorshift64 (Marsaglia, 2003) */
-        memcpy(pool + at, &x, 8);
-    }
-    for (step = opt.keys * 5 / 8 | 1; divisor(step, opt.keys) != 1; step += 2)
-        continue;
-}
-
-static const char *file_system(void)
-{
-    static char number[32];
-    struct statfs fs;
-    if (statfs(stores, &fs) != 0)
-        return "an unknown file system";
-    switch ((unsigned long)fs.f_type) {
-    case 0xEF53:
-        return "ext4";
-    case 0x58465342:
-        return "xfs";
-    case 0x9123683E:
-        return "btrfs";
-    case 0x01021994:
-        return "tmpfs (no disk: fsync costs nothing)";
-    case 0x794C7630:
-        return "overlayfs";
-    default:
-        snprintf(number, sizeof number, "file system 0x%lx", (unsigned long)fs.f_type);
-        return number;
-    }
-}
-
-static void make_directory(void)
-{
-    static char path[4000];
-    if (strlen(opt.store) > 3000)
-        fail("--store", "the path is too long");
-    for (const char *slash = opt.store; (slash = strchr(slash + 1, '/')) != NULL;) {
-        snprintf(path, sizeof path, "%.*s", (int)(slash - opt.store), opt.store);
-        mkdir(path, 0755);
-    }
-    mkdir(opt.store, 0755);
-    snprintf(path, sizeof path, "%s/%d", opt.store, (int)getpid());
-    if (mkdir(path, 0755) != 0)
-        fail(path, strerror(errno));
-    stores = path;
-    atexit(clean_up);
-}
-
-static int read_number(const char *text, size_t least, size_t most, size_t *out)
-{
-    char *end;
-    errno = 0;
-    unsigned long long number = text == NULL ? 0 : strtoull(text, &end, 10);
-    if (text == NULL || *text == '-' || end == text || *end != '\0' || errno != 0 || number < least || number > most)
+    uint64_t first, last;
+    size_t words = bytes / 8;
+    if (value == NULL || len != bytes)
         return 0;
-    *out = (size_t)number;
-    return 1;
+    memcpy(&first, value, 8);
+    memcpy(&last, value + 8 * (words - 1), 8);
+    return first == mix(word) && last == mix(word + words - 1);
 }
+
+void fail(const char *what, const char *why) __attribute__((noreturn));
+void must(int code, const char *what);
+void *must_have(void *pointer, const char *what);
+void *memory(size_t bytes);
+void remove_tree(const char *path);
+const char *path_of(const char *name);
+void settle(void);
+double quantile(double *values, size_t count, double share);
+void make_data(size_t value_max);
+void make_key(char *key, size_t i);
+const char *file_system(void);
+void make_directory(void);
+int read_number(const char *text, size_t least, size_t most, size_t *out);
 
 #endif

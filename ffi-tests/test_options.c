@@ -48,6 +48,27 @@ TEST(several_options_and_escapes) {
     CHECK_EQ_INT(chunks_of("a?b"), 1);
 }
 
+TEST(batches_are_not_merged_if_the_store_is_told_so) {
+    enum { BATCHES = 60 };
+    batch_t *batches[BATCHES];
+    name_store("file:store?write_merge=false");
+    manager_t *m = open_default();
+    for (int i = 0; i < BATCHES; i++) {
+        char key[32];
+        snprintf(key, sizeof key, "key%d", i);
+        batches[i] = new_batch(m, 1);
+        add_put(batches[i], key, "v");
+        CHECK_OK(kv_async_batch_submit(batches[i], NULL, NULL));
+    }
+    for (int i = 0; i < BATCHES; i++) {
+        CHECK_OK(kv_async_batch_wait(batches[i], 60000));
+        kv_async_batch_destroy(batches[i]);
+    }
+    CHECK(counter(m, "batches") == BATCHES);
+    CHECK(counter(m, "groups") == BATCHES);
+    close_manager(m);
+}
+
 TEST(a_question_mark_in_a_bare_path_is_part_of_it) {
     name_store("store?min_fill_rate=nonsense");
     close_manager(open_default());

@@ -7,11 +7,12 @@
 
 use super::context::Context;
 use super::deliver::Deliveries;
+use super::grouping::Grouping;
 use super::settings::Settings;
 use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
-use crate::base::limits::{GROUP_BATCHES_MAX, GROUP_LARGE_BYTES, GROUP_SMALL_BYTES, GROUPS_IN_FLIGHT_MAX};
+use crate::base::limits::{GROUP_BATCHES_MAX, GROUPS_IN_FLIGHT_MAX};
 use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, spawn};
 use crate::engine::{BatchId, Engine, Turn};
@@ -92,6 +93,7 @@ pub(super) struct Queue {
     pub writes: VecDeque<Entry>,
     pub reads: VecDeque<Entry>,
     queued_bytes: usize,
+    grouping: Grouping,
     last_write: u64,
     /// Number of the last batch that got an id.
     last_batch: u64,
@@ -142,11 +144,11 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub fn new(engine: Arc<dyn Engine>) -> Arc<Lane> {
+    pub fn new(engine: Arc<dyn Engine>, grouping: Grouping) -> Arc<Lane> {
         Arc::new(Lane {
             opening: engine.opening(),
             engine,
-            queue: Mutex::default(),
+            queue: Mutex::new(Queue { grouping, ..Queue::default() }),
             work: Condvar::new(),
             linger: Condvar::new(),
             keeper: Condvar::new(),
@@ -378,7 +380,7 @@ impl Queue {
         if self.alone || groups >= GROUPS_IN_FLIGHT_MAX || (first_is_alone && groups > 0) {
             return None;
         }
-        if groups > 0 && self.queued_bytes < SECOND_GROUP_BYTES {
+        if groups > 0 && self.queued_bytes < SECOND_GROUP_BYTES && self.grouping.merges() {
             return None; // it merges with what comes while the group before it is being flushed
         }
         self.in_flight.try_reserve(1).ok()?;
@@ -389,14 +391,12 @@ impl Queue {
             self.alone = true;
             return Some(Job::Alone(turn, first));
         }
-        // LevelDB's rule: a small leader may not be slowed down much by what joins it.
-        let leader = first.record_bytes();
-        let limit = if leader <= GROUP_SMALL_BYTES { leader + GROUP_SMALL_BYTES } else { GROUP_LARGE_BYTES };
-        let mut bytes = leader;
+        let mut bytes = first.record_bytes();
+        let limit = self.grouping.limit_bytes(bytes);
         let mut group = vec![first];
         while let Some(next) = self.writes.front() {
             bytes += next.record_bytes();
-            if next.is_alone() || bytes > limit || group.len() == GROUP_BATCHES_MAX {
+            if !self.grouping.merges() || next.is_alone() || bytes > limit || group.len() == GROUP_BATCHES_MAX {
                 break;
             }
             group.extend(self.pop_write());

@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use super::fork;
+use super::grouping::Grouping;
 use super::lane::Lane;
 use super::scope;
 use super::settings::Settings;
@@ -112,7 +113,7 @@ impl Manager {
             Some(store) => store,
             None => store::open(&self.url, self.settings.io_queue_depth)?,
         };
-        let companion = store.companion(|| Lane::new(Arc::clone(store.engine())));
+        let companion = store.companion(|| Lane::new(Arc::clone(store.engine()), Grouping::of(store.options())));
         let lane = companion.downcast::<Lane>().map_err(|_| Error::new(Code::UNKNOWN, "internal error: a store's companion is no lane"));
         match lane.and_then(|lane| lane.enter(self.id, &self.settings).map(|()| lane)) {
             Ok(lane) => {

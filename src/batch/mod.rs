@@ -9,6 +9,7 @@ pub mod context;
 mod deliver;
 mod execute;
 pub mod fork;
+mod grouping;
 #[cfg(test)]
 mod histories;
 mod keeper;

@@ -1,4 +1,4 @@
-//! Settings of the embedded engine that no batch sees.
+//! Settings of the embedded engine, and of how batches reach it, that no batch sees.
 
 use crate::base::limits::CHUNK_BYTES;
 use crate::engine::Codec;
@@ -30,6 +30,10 @@ pub struct Options {
     pub read_only: bool,
     /// The next chunk's file is written full of zeros ahead of its use, where durable commits profit from that.
     pub prepare_chunks: bool,
+    /// Batches that are in line together share a write and a sync. The layer above forms these groups.
+    pub write_merge: bool,
+    /// Bytes of records that such a group may have; 0: as many as suit its first batch.
+    pub write_merge_bytes: u64,
 }
 
 /// What opening a store does about damage of what had been confirmed.
@@ -71,6 +75,8 @@ impl Default for Options {
             recovery: Recovery::Strict,
             read_only: false,
             prepare_chunks: true,
+            write_merge: true,
+            write_merge_bytes: 0,
         }
     }
 }

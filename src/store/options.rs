@@ -131,6 +131,23 @@ pub static TABLE: &[Spec] = &[
         get: |options| u64::from(options.prepare_chunks),
         set: |options, value| options.prepare_chunks = value != 0,
     },
+    Spec {
+        name: "write_merge",
+        kind: Kind::Bool,
+        automatic: None,
+        meaning: "Batches that wait to be written at the same time share one write and one sync. Off: each has its own.",
+        get: |options| u64::from(options.write_merge),
+        set: |options, value| options.write_merge = value != 0,
+    },
+    Spec {
+        name: "write_merge_bytes",
+        kind: Kind::Bytes { min: 4 << 10, max: 1 << 30, or_zero: true },
+        automatic: None,
+        meaning: "Most bytes of records in such a shared write; a larger batch has one to itself. 0: by the first batch in it: a small \
+                  one may be joined by 128k, a larger one up to 1m in all.",
+        get: |options| options.write_merge_bytes,
+        set: |options, value| options.write_merge_bytes = value,
+    },
 ];
 
 /// Options that somebody has set, each at most once. The others have their defaults.
@@ -203,6 +220,9 @@ impl OptionSet {
                 "the hot log holds whole chunks: make it larger, or chunk_bytes smaller, or set it to 0",
             );
         }
+        if options.write_merge_bytes > 0 && !options.write_merge {
+            return contradict("write_merge", "write_merge_bytes", "nothing is shared that could be limited: leave one of them out");
+        }
         let for_writers = [
             "min_fill_rate",
             "compaction_rate_limit",
@@ -212,6 +232,8 @@ impl OptionSet {
             "beat_idle_ms",
             "reserve_percent",
             "prepare_chunks",
+            "write_merge",
+            "write_merge_bytes",
         ];
         match for_writers.iter().find(|name| options.read_only && self.is_set(name)) {
             Some(name) => contradict("read_only", name, "whoever only reads writes no chunks: leave one of them out"),
@@ -322,6 +344,8 @@ mod tests {
             ("min_fill_rate=0&compaction_rate_limit=1m", &["min_fill_rate=0", "compaction_rate_limit=1m"]),
             ("hot_log_bytes=4m", &["hot_log_bytes=4m", "chunk_bytes=64m"]),
             ("read_only=true&chunk_bytes=8m", &["read_only=true", "chunk_bytes=8m"]),
+            ("write_merge=off&write_merge_bytes=64k", &["write_merge=false", "write_merge_bytes=64k"]),
+            ("read_only=true&write_merge=false", &["read_only=true", "write_merge=false"]),
             ("recovery=%7", &["hexadecimal"]),
             ("&", &["unknown option \"\""]),
         ] {

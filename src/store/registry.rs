@@ -86,6 +86,11 @@ impl Store {
         &self.engine
     }
 
+    /// How the embedded engine is run; `None`: the store is in memory.
+    pub fn options(&self) -> Option<&Options> {
+        self.options.as_ref()
+    }
+
     /// What the layer above shares between the managers of this store; `make` is called once.
     pub fn companion(&self, make: impl FnOnce() -> Arc<dyn Any + Send + Sync>) -> Arc<dyn Any + Send + Sync> {
         Arc::clone(self.companion.get_or_init(make))

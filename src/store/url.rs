@@ -12,6 +12,7 @@ use std::path::PathBuf;
 
 /// A store, named.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // a manager has one, and it is never moved about
 pub enum StoreUrl {
     /// A directory of the embedded engine, and what was said about how to run it.
     File(PathBuf, OptionSet),
