@@ -1,14 +1,19 @@
 //! The thread that makes ready what commits will need next: memory of the hot log, touched before it is written to, and
 //! the file of the next chunk (see `log/prepared.rs`).
 //!
+//! It also moves memory of the hot log that is read a lot to large pages: a read at random then has one page to be looked
+//! up instead of, on virtual machines, a whole tree of them.
+//!
 //! The first touch of a page costs a trap into the kernel, on virtual machines of some microseconds, and a commit would
 //! pay for one every thirty records. It works only while commits go on, some megabytes ahead of them; what it has not
 //! done in time, the commit does itself.
 
 use super::NativeEngine;
+use super::chunks::View;
 use super::hot::HotChunk;
 use super::log::Log;
 use crate::base::error::Result;
+use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, spawn};
 use std::thread::JoinHandle;
 
@@ -21,10 +26,15 @@ const LOW_BYTES: u64 = 8 << 20;
 /// A chunk that has not taken so many bytes is not worth the trouble.
 const WARM_UP_BYTES: u64 = 1 << 20;
 
+/// Each time so many records were read from the hot log, what is new there is moved to large pages.
+const READS_FOR_LARGE_PAGES: u64 = 128 << 10;
+
 /// See the top of this file.
 #[derive(Default)]
 pub(super) struct Ahead {
     state: Mutex<State>,
+    /// Records read from the hot log.
+    hot_reads: AtomicU64,
     changed: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -33,6 +43,8 @@ pub(super) struct Ahead {
 struct State {
     /// Memory to touch, up to this byte.
     memory: Option<(Arc<HotChunk>, u64)>,
+    /// Memory that is read a lot.
+    much_read: Vec<Arc<HotChunk>>,
     /// The log whose next file is to be made.
     file: Option<Arc<Log>>,
     stopping: bool,
@@ -67,6 +79,28 @@ impl NativeEngine {
         self.ahead.changed.notify_one();
     }
 
+    /// So many records were read from the hot log of these chunks.
+    #[inline]
+    pub(super) fn note_hot_reads(&self, reads: u64, view: &View) {
+        let before = self.ahead.hot_reads.fetch_add(reads, Ordering::Relaxed);
+        if before / READS_FOR_LARGE_PAGES != (before + reads) / READS_FOR_LARGE_PAGES {
+            self.ask_for_large_pages(view);
+        }
+    }
+
+    #[cold]
+    fn ask_for_large_pages(&self, view: &View) {
+        if !self.options.background || self.options.read_only {
+            return; // there is no thread
+        }
+        let mut state = self.ahead.state.lock();
+        if state.much_read.is_empty() {
+            state.much_read.extend(view.iter().flatten().filter_map(|seen| seen.hot.clone()));
+            drop(state);
+            self.ahead.changed.notify_one();
+        }
+    }
+
     /// Ends the thread.
     pub(super) fn stop_ahead(&self) {
         self.ahead.state.lock().stopping = true;
@@ -81,15 +115,20 @@ impl Ahead {
     fn run(&self) {
         while self.touch_memory() {
             let mut state = self.state.lock();
-            match state.file.take() {
-                Some(log) => {
-                    drop(state);
-                    log.prepare(&mut || self.touch_memory());
+            if let Some(log) = state.file.take() {
+                drop(state);
+                log.prepare(&mut || self.touch_memory());
+            } else if let Some(chunk) = state.much_read.last().cloned() {
+                drop(state);
+                // A page at a time: the kernel may take milliseconds for one.
+                if !chunk.make_next_large() {
+                    self.state.lock().much_read.pop();
                 }
-                None if state.memory.is_none() && !state.stopping => self.changed.wait(&mut state),
-                None => {}
+            } else if state.memory.is_none() && !state.stopping {
+                self.changed.wait(&mut state);
             }
         }
+        self.state.lock().much_read.clear();
     }
 
     /// Touches the memory that is wanted now. Whether to go on.
