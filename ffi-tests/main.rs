@@ -4,7 +4,8 @@
 //! What it builds: `test_*.c` (many cases each, with the harness kvtest.h), `programs/*.c` (one case each, without the
 //! harness and without linking the library), `cpp/test_*.cpp` (C++17, many cases each), and every public header alone, in
 //! five language standards. Without a C++ compiler what needs one is left out.
-//! Environment: `KV_RUNNER` wraps each case (`valgrind -q --error-exitcode=9`), `KV_CFLAGS` adds to the compiler's flags,
+//! Environment: `KV_LIBRARY` names another libkvbatch.so (one with a sanitizer), `KV_RUNNER` wraps each case
+//! (`valgrind -q --error-exitcode=9`), `KV_CFLAGS` adds to the compiler's flags,
 //! `KV_QUICK=1` leaves out slow cases, `KVB_DENY_URING=EPERM|ENOSYS|number` denies io_uring, `KVBATCH_IO` goes through to the
 //! library, `KV_CASE_SECONDS` moves the net for hanging cases, `KV_KEEP=1` keeps the cases' directories.
 //! It must never assert speed: the net only ends what hangs.
@@ -23,7 +24,11 @@ type Result<T> = std::result::Result<T, Box<dyn error::Error + Send + Sync>>;
 const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/ffi-tests");
 const INCLUDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/include");
 const SKIPPED: i32 = 77;
+/// What valgrind says of memory, behind the process's number.
 const MEMORY_ERRORS: [&str; 4] = ["Invalid read", "Invalid write", "Invalid free", "uninitialised"];
+/// What the sanitizers say; also of a process that goes on, or that is killed before it can exit with their code.
+const REPORTS: [&str; 5] =
+    ["ERROR: AddressSanitizer", "ERROR: LeakSanitizer", "WARNING: ThreadSanitizer", ": runtime error: ", "FATAL: ThreadSanitizer"];
 const STANDARDS: [(&str, &str); 5] = [("c99", "c"), ("c11", "c"), ("c17", "c"), ("c++11", "c++"), ("c++20", "c++")];
 /// Of the header for C++.
 const STANDARDS_CPP: [(&str, &str); 2] = [("c++17", "c++"), ("c++20", "c++")];
@@ -77,12 +82,17 @@ impl Suite {
         let deps = exe.parent().ok_or("the test program lies in no directory")?;
         let profile = deps.parent().ok_or("no profile directory")?;
         // `cargo test` leaves the library in deps/, `cargo build` one level up, where an old copy may lie: the newest counts.
-        let library = [profile.join("libkvbatch.so"), deps.join("libkvbatch.so")]
-            .into_iter()
+        let usual = [profile.join("libkvbatch.so"), deps.join("libkvbatch.so")];
+        let named = env::var_os("KV_LIBRARY").map(|path| [PathBuf::from(path)]);
+        let library = named
+            .as_ref()
+            .map_or(&usual[..], |named| &named[..])
+            .iter()
             .filter(|path| path.exists())
             .max_by_key(|path| modified(path))
-            .ok_or("libkvbatch.so has not been built")?;
-        let work = profile.join("ffi-tests");
+            .ok_or("libkvbatch.so has not been built")?
+            .canonicalize()?;
+        let work = library.parent().filter(|_| named.is_some()).unwrap_or(profile).join("ffi-tests");
         let lib = work.join("lib");
         fs::create_dir_all(&lib)?;
         for name in ["libkvbatch.so", "libkvbatch.so.1"] {
@@ -269,9 +279,9 @@ impl Suite {
         if env::var_os("KV_KEEP").is_none() {
             let _ = fs::remove_dir_all(&dir);
         }
-        if !self.wrapper.is_empty()
-            && let Some(found) = text.lines().find(|line| line.starts_with("==") && MEMORY_ERRORS.iter().any(|e| line.contains(e)))
-        {
+        let memory_error = |line: &str| wrapped && line.starts_with("==") && MEMORY_ERRORS.iter().any(|e| line.contains(e));
+        let reported = |line: &&str| memory_error(line) || REPORTS.iter().any(|report| line.contains(report));
+        if let Some(found) = text.lines().find(reported) {
             return Err(format!("{found}\n{text}").into()); // also in a child that was killed
         }
         match status {

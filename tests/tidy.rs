@@ -24,6 +24,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/base/hash.rs",
     "src/base/prefetch.rs",
     "src/base/sync.rs",
+    "src/base/sync/once.rs",
     "src/batch/memory.rs",
     "src/native/hot.rs",
 ];

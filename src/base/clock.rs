@@ -1,6 +1,6 @@
 //! Time, in one place, so that a test can stand in for it. Deadlines use the monotonic clock only.
 
-use std::sync::OnceLock;
+use super::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 

@@ -1,6 +1,6 @@
 //! Log lines of the library. They go nowhere until a sink is set (the C edge sets one that feeds `kv_log`).
 
-use std::sync::OnceLock;
+use super::sync::OnceLock;
 
 /// How much a line matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

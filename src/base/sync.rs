@@ -1,7 +1,10 @@
 //! Locks and threads, in one place, so that a model checker or a simulator can stand in for them.
 
+mod once;
 #[cfg(test)]
 pub mod shaken;
+
+pub use once::{LazyLock, OnceLock};
 
 pub use parking_lot::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 #[cfg(not(test))]

@@ -18,9 +18,8 @@ use crate::base::error::{Error, Result};
 use crate::base::limits::BATCH_OPS_MAX;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard};
+use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use crate::engine::BatchId;
-use std::sync::OnceLock;
 use std::time::Instant;
 
 /// See the top of this file.

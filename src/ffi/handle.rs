@@ -13,14 +13,14 @@ use super::uring::types::{kv_uring_batch_t, kv_uring_t};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::random::{Random, secret_u64};
-use crate::base::sync::Mutex;
+use crate::base::sync::{Mutex, OnceLock};
 use crate::batch::{self, Context, Manager};
 use crate::uring::{Batch, Ring};
 use std::cell::UnsafeCell;
 use std::ops::Deref;
 use std::ptr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Arc, OnceLock};
 
 static MANAGERS: Table<Manager> = Table::new(3);
 static CONTEXTS: Table<Context> = Table::new(5);

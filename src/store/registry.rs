@@ -3,7 +3,7 @@
 use super::url::StoreUrl;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
-use crate::base::sync::{Arc, Mutex};
+use crate::base::sync::{Arc, Mutex, OnceLock};
 use crate::engine::Engine;
 use crate::io::Disk;
 use crate::io::real::RealDisk;
@@ -11,7 +11,6 @@ use crate::memory::MemoryEngine;
 use crate::native::{NativeEngine, Options};
 use std::any::Any;
 use std::os::unix::fs::MetadataExt;
-use std::sync::OnceLock;
 
 /// What tells one store from another.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,13 +3,12 @@
 use super::types::{KV_URING_DEFAULT_BUFFER_SIZE, KV_URING_DEFAULT_QUEUE_DEPTH, KV_URING_TIMEOUT_MS, kv_uring_config_s, kv_uring_config_t};
 use super::{as_param, param};
 use crate::base::error::{Error, Result};
-use crate::base::sync::{Mutex, MutexGuard};
+use crate::base::sync::{LazyLock, Mutex, MutexGuard};
 use crate::ffi::{arg, guard};
 use crate::uring::Settings;
 use libc::{c_int, size_t};
 use std::collections::HashSet;
 use std::ptr;
-use std::sync::LazyLock;
 
 /// Addresses that `kv_uring_config_create` gave: what is destroyed must be one of them.
 static MADE: LazyLock<Mutex<HashSet<usize>>> = LazyLock::new(Mutex::default);

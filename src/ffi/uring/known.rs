@@ -7,14 +7,13 @@
 use super::param;
 use super::types::{kv_uring_callback_t, kv_uring_request_s, kv_uring_request_t};
 use crate::base::error::{Error, Result};
-use crate::base::sync::{Arc, Mutex};
+use crate::base::sync::{Arc, LazyLock, Mutex};
 use crate::ffi::callback::without_unwinding;
 use crate::uring::{Edge, Key, OpKind, Ring, Status};
 use libc::{c_int, c_void, iovec, off_t, timespec};
 use std::collections::{HashMap, VecDeque};
 use std::mem::size_of;
 use std::ptr;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 /// The C side, as the room `uring` sees it.

@@ -8,10 +8,10 @@
 
 use super::sys;
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::sync::OnceLock;
 use std::ffi::CString;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::OnceLock;
 
 /// Device and number: what tells a file from others.
 pub(super) type Identity = (libc::dev_t, libc::ino_t);
