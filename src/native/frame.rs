@@ -272,10 +272,11 @@ impl FrameHeader {
 }
 
 /// Where the frame behind one that ends at byte `end` may begin, in the order in which to look: at once; behind a sync,
-/// on the next block; behind a beat that cannot be read, one block further, for a beat is no part of the log.
+/// on the next block; behind a beat that cannot be read, one block further, for a beat is no part of the log. Behind an end
+/// that no file has, which a forged header may name, there is no place: the last byte stands for it.
 pub fn places_of_next(end: u64) -> [u64; 3] {
-    let block = end.next_multiple_of(BLOCK_BYTES as u64);
-    [end.next_multiple_of(ALIGN as u64), block, block.saturating_add(BLOCK_BYTES as u64)]
+    let up = |align: usize| end.checked_next_multiple_of(align as u64).unwrap_or(u64::MAX);
+    [up(ALIGN), up(BLOCK_BYTES), up(BLOCK_BYTES).saturating_add(BLOCK_BYTES as u64)]
 }
 
 /// One entry of a frame's batch table.
@@ -387,6 +388,13 @@ mod tests {
         let before = LogEnd { chunk: 6, valid_bytes: 4711, last_seq: 99, digest: 0xfeed };
         let dictionaries = [9; 32];
         ChunkHeader { store: [7; 16], chunk: 7, epoch: 3, chance: 8, before, watermark: 90, created_ms: 5, dictionaries }
+    }
+
+    #[test]
+    fn absurd_ends_have_no_next_frame() {
+        assert_eq!(places_of_next(4097), [4104, 8192, 12288]);
+        assert_eq!(places_of_next(u64::MAX - 2), [u64::MAX; 3]);
+        assert_eq!(places_of_next(u64::MAX - 100), [u64::MAX - 95, u64::MAX, u64::MAX]);
     }
 
     #[test]

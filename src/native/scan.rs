@@ -52,8 +52,9 @@ impl Frames {
                 return Ok(if whole { Step::End } else { Step::Damaged { offset: self.at } });
             }
             let Some(frame) = self.frame(window)? else { return Ok(Step::Damaged { offset: self.at }) };
-            let Some(len) = frame.len() else { return Ok(Step::Damaged { offset: self.at }) };
-            self.records = Some((self.at + frame.payload_at(), self.at + len));
+            let end = frame.len().and_then(|len| self.at.checked_add(len)).filter(|end| *end <= self.end.valid_bytes);
+            let Some(end) = end else { return Ok(Step::Damaged { offset: self.at }) };
+            self.records = Some((self.at + frame.payload_at(), end));
         }
     }
 
@@ -92,4 +93,40 @@ fn record_len(window: &mut Window<'_>, at: u64, end: u64) -> io::Result<Option<u
     let head = (end - at).min(crate::engine::record::LENGTHS_IN as u64);
     let Some(bytes) = window.bytes(at, head)? else { return Ok(None) };
     Ok(Record::declared_len(bytes).map(|len| len as u64).filter(|len| *len <= end - at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::{Faults, SimDisk};
+    use crate::io::{Disk, write_all_at};
+    use std::path::Path;
+
+    #[test]
+    fn a_frame_longer_than_its_chunk_is_damage() {
+        let (salt, at) = (Salt::of(&[7; 16], 3), CHUNK_HEADER_LEN as u64);
+        for payload_len in [1000, 1 << 40, u64::MAX - 100, u64::MAX - at - 10, u64::MAX] {
+            let forged = FrameHeader {
+                kind: FrameKind::Data,
+                first_seq: 1,
+                watermark: 0,
+                payload_len,
+                records: 1,
+                batches: 1,
+                digest_before: 0,
+                digest: 0,
+            };
+            let disk = SimDisk::new(1, Faults::default());
+            let dir = disk.open_dir(Path::new("/store")).expect("a directory");
+            let file = dir.create("chunk").expect("a file");
+            write_all_at(&*file, &mut [io::IoSlice::new(&forged.encode(salt, at))], at, false).expect("written");
+            file.set_len(at + 500).expect("longer");
+            let end = LogEnd { chunk: 3, valid_bytes: at + 500, last_seq: 1, digest: 0 };
+            let step = Frames::new(salt, end).next_record(&mut Window::new(&*file, end.valid_bytes)).map(|step| match step {
+                Step::Damaged { offset } => Some(offset),
+                _ => None,
+            });
+            assert_eq!(step.expect("can be read"), Some(at), "{payload_len}");
+        }
+    }
 }
