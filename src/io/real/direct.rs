@@ -9,7 +9,9 @@
 use super::sys;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::sync::OnceLock;
+use crate::base::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::CString;
+use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
@@ -59,12 +61,43 @@ impl Drop for Descriptor {
 #[derive(Default)]
 pub(super) struct Direct {
     opened: OnceLock<Option<Descriptor>>,
+    /// A write went this way.
+    has_written: AtomicBool,
+    /// A write was refused as such: what the kernel says of the file system was not true.
+    refuses_writes: AtomicBool,
 }
 
 impl Direct {
     /// The descriptor; `None` where there is no such way.
     pub(super) fn of(&self, file: &Descriptor, access: libc::c_int) -> Option<&Descriptor> {
         self.opened.get_or_init(|| open_again(file, access)).as_ref()
+    }
+
+    /// Whether it takes writes, as far as is known.
+    pub(super) fn takes_writes(&self) -> bool {
+        !self.refuses_writes.load(Ordering::Relaxed)
+    }
+
+    /// A write went this way, so it can be had.
+    pub(super) fn saw_a_write(&self) {
+        if !self.has_written.load(Ordering::Relaxed) {
+            self.has_written.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a write failed because there is no such way, and not because of the device; then none is tried again. The same
+    /// bytes go to the same place through the page cache, so whatever of them has got there already does no harm.
+    pub(super) fn is_refusal(&self, error: &io::Error) -> bool {
+        let refused = match error.raw_os_error() {
+            Some(libc::ENOSYS | libc::EOPNOTSUPP) => true,
+            // Where writes went this way before, the file system has other reasons, and these are errors.
+            Some(libc::EINVAL) => !self.has_written.load(Ordering::Relaxed),
+            _ => false,
+        };
+        if refused {
+            self.refuses_writes.store(true, Ordering::Relaxed);
+        }
+        refused
     }
 }
 

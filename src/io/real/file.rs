@@ -77,13 +77,14 @@ impl RealFile {
         if !direct::is_whole_blocks(blocks, place as u64) || (durable && self.no_durable_write.load(Ordering::Relaxed)) {
             return None;
         }
-        let fd = self.direct()?;
+        let fd = self.direct().filter(|_| self.direct.takes_writes())?;
         let written = write(fd, pieces, place, if durable { libc::RWF_DSYNC } else { 0 });
         match &written {
-            Err(e) if durable && matches!(e.raw_os_error(), Some(libc::ENOSYS | libc::EOPNOTSUPP)) => None, // see `write_durably`
-            Ok(_) if durable => Some(self.check_identity(fd).and(written)),
-            _ => Some(written),
+            Err(e) if self.direct.is_refusal(e) => return None,
+            Err(_) => return Some(written),
+            Ok(_) => self.direct.saw_a_write(),
         }
+        Some(if durable { self.check_identity(fd).and(written) } else { written })
     }
 
     fn write_durably(&self, pieces: &[IoSlice<'_>], place: libc::off_t) -> io::Result<usize> {
