@@ -1,5 +1,5 @@
-//! The thread that makes ready what commits will need next: memory of the hot log, touched before it is written to, and
-//! the file of the next chunk (see `log/prepared.rs`).
+//! The thread that makes ready what commits will need next: memory of the hot log and of the index, touched before it is
+//! written to, and the file of the next chunk (see `log/prepared.rs`).
 //!
 //! It also moves memory of the hot log that is read a lot to large pages: a read at random then has one page to be looked
 //! up instead of, on virtual machines, a whole tree of them.
@@ -11,6 +11,7 @@
 use super::NativeEngine;
 use super::chunks::View;
 use super::hot::HotChunk;
+use super::index::Spare;
 use super::log::Log;
 use crate::base::error::Result;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
@@ -43,6 +44,8 @@ pub(super) struct Ahead {
 struct State {
     /// Memory to touch, up to this byte.
     memory: Option<(Arc<HotChunk>, u64)>,
+    /// Memory of the index to bring in.
+    index: Option<Arc<Spare>>,
     /// Memory that is read a lot.
     much_read: Vec<Arc<HotChunk>>,
     /// The log whose next file is to be made.
@@ -68,6 +71,19 @@ impl NativeEngine {
         let mut state = self.ahead.state.lock();
         if state.memory.is_none() {
             state.memory = Some((Arc::clone(hot), end + AHEAD_BYTES));
+            drop(state);
+            self.ahead.changed.notify_one();
+        }
+    }
+
+    /// The index will need more memory.
+    pub(super) fn bring_in_beside(&self, spare: Arc<Spare>) {
+        if !self.options.background {
+            return; // there is no thread
+        }
+        let mut state = self.ahead.state.lock();
+        if state.index.is_none() {
+            state.index = Some(spare);
             drop(state);
             self.ahead.changed.notify_one();
         }
@@ -115,7 +131,12 @@ impl Ahead {
     fn run(&self) {
         while self.touch_memory() {
             let mut state = self.state.lock();
-            if let Some(log) = state.file.take() {
+            if let Some(spare) = state.index.clone() {
+                drop(state);
+                if !spare.make_one_ready() {
+                    self.state.lock().index = None;
+                }
+            } else if let Some(log) = state.file.take() {
                 drop(state);
                 log.prepare(&mut || self.touch_memory());
             } else if let Some(chunk) = state.much_read.last().cloned() {

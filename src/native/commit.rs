@@ -90,7 +90,14 @@ impl NativeEngine {
         let mut head = Vec::new();
         let head_len = super::frame::FRAME_HEADER_LEN + batches * super::frame::BATCH_ENTRY_LEN;
         head.try_reserve_exact(head_len).map_err(|_| Error::no_memory("no memory for a frame's head: free memory"))?;
-        self.index.write().reserve(&mut puts(group))?;
+        let wanting = {
+            let mut index = self.index.write();
+            index.reserve(&mut puts(group))?;
+            index.wanting().cloned()
+        };
+        if let Some(spare) = wanting {
+            self.bring_in_beside(spare);
+        }
         let wanted = Wanted { batches, records, payload_len, durable, purpose: purpose_of(group) };
         let place = match self.log.stage(&self.chunks, &self.counters, &wanted) {
             Ok(place) => place,
