@@ -86,6 +86,8 @@ pub enum Bug {
     ManifestCoversMore = 39,
     /// Readers can come in between the batches of a group, and between the writes of a batch.
     VisibleInParts = 40,
+    /// Batches of reads go ahead of every write.
+    ReadsPassAll = 41,
 }
 
 #[cfg(feature = "planted")]
