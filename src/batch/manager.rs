@@ -122,7 +122,7 @@ impl Manager {
                 Ok(())
             }
             Err(error) => {
-                store.release().unwrap_or_else(|e| log::write(log::Level::Error, "start", &e.message));
+                let _ = store.release(); // has said in the log what went wrong
                 Err(error)
             }
         }
@@ -168,19 +168,15 @@ impl Manager {
             }
             return;
         }
-        if let Err(error) = self.stop() {
-            log::write(log::Level::Error, "destroy", &error.message);
-        }
+        let _ = self.stop(); // has said in the log what went wrong
         let contexts: Vec<_> = self.contexts.lock().drain().collect();
         for context in contexts.iter().filter_map(|(_, context)| context.upgrade()) {
             context.destroy();
         }
         let mut life = self.life.lock();
         life.ended = true;
-        if let Some(store) = life.store.take()
-            && let Err(error) = store.release()
-        {
-            log::write(log::Level::Error, "destroy", &error.message);
+        if let Some(store) = life.store.take() {
+            let _ = store.release(); // likewise
         }
     }
 

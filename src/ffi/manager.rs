@@ -1,9 +1,9 @@
 //! Managers: create, start, stop, destroy, statistics.
 
 use super::types::{kv_async_batch_config_t, kv_async_batch_manager_t, kv_async_batch_stats_t};
-use super::{arg, config, error, fork, guard, handle, stats};
+use super::{arg, config, fork, guard, handle, log, stats};
 use crate::batch::Manager;
-use libc::{c_char, c_int};
+use libc::c_int;
 
 /// Makes a manager. It touches no file: that begins with kv_async_batch_manager_start().
 ///
@@ -22,7 +22,7 @@ use libc::{c_char, c_int};
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_manager_create(config: *const kv_async_batch_config_t) -> *mut kv_async_batch_manager_t {
     guard::quiet_panics();
-    error::install();
+    log::install();
     guard::handle(c"kv_async_batch_manager_create", || {
         // SAFETY: the caller's promise (see `arg`).
         let settings = unsafe { config::given_or_default(config) }?;
@@ -112,14 +112,7 @@ pub unsafe extern "C" fn kv_async_batch_manager_get_stats(
     })
 }
 
-/// What KVBATCH_STORE says, or the default. In a program that runs with more rights than its caller has, the caller's
-/// environment has no say.
+/// What KVBATCH_STORE says, or the default.
 fn store_url() -> Vec<u8> {
-    // SAFETY: libc's, with this signature.
-    unsafe extern "C" {
-        fn secure_getenv(name: *const c_char) -> *mut c_char;
-    }
-    // SAFETY: a C string goes in; NULL or a C string comes out, copied before anybody can change the environment again.
-    let value = unsafe { arg::text(secure_getenv(c"KVBATCH_STORE".as_ptr())).map(|value| value.to_bytes().to_vec()) };
-    value.filter(|value| !value.is_empty()).unwrap_or_else(|| b"kvbatch-data".to_vec())
+    arg::environment(c"KVBATCH_STORE").unwrap_or_else(|| b"kvbatch-data".to_vec())
 }
