@@ -1,7 +1,7 @@
 //! One guard around every export: a panic ends here, `errno` is the caller's again afterwards, a forked child is turned
 //! away, and a failing call leaves its error behind. `guard` is a set of functions, not macros: no hidden `return`.
 
-use super::{error, log};
+use super::error;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::batch;
@@ -107,7 +107,7 @@ fn run<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
 #[cold]
 fn panicked() -> Error {
     // The hook (see `quiet_panics`) has logged what it was.
-    Error::new(Code::UNKNOWN, "a fault inside the library: please report it together with the log (kv_error_init)")
+    Error::new(Code::UNKNOWN, "a fault inside the library: please report it together with the log (kv_error_init or KVBATCH_LOG)")
 }
 
 /// Records why a call failed.
@@ -157,7 +157,7 @@ pub fn quiet_panics() {
                 let text = report.payload_as_str().unwrap_or("no message");
                 let (file, line) = report.location().map_or(("?", 0), |place| (place.file(), place.line()));
                 let level = crate::base::log::Level::Fatal as c_int;
-                log::write(level, file.as_bytes(), line as c_int, b"panic", text.as_bytes());
+                super::log::write(level, file.as_bytes(), line as c_int, b"panic", text.as_bytes());
             }));
         });
     }

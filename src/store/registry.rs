@@ -11,7 +11,9 @@ use crate::io::real::RealDisk;
 use crate::memory::MemoryEngine;
 use crate::native::{NativeEngine, Options};
 use std::any::Any;
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::time::Instant;
 
 /// What tells one store from another.
@@ -75,8 +77,10 @@ fn open_or_join(url: &StoreUrl, io_queue_depth: u32) -> Result<(Arc<Store>, bool
         StoreUrl::MemoryNamed(name) => (Identity::Memory(name.clone()), None),
         StoreUrl::File(path, set) => {
             set.check()?;
-            let failed = |e: &std::io::Error| Error::from_io(format_args!("store {}: cannot open the directory", path.display()), e);
-            let path = std::path::absolute(path).map_err(|e| failed(&e))?;
+            let cannot =
+                |path: &Path, e: &io::Error| Error::from_io(format_args!("store {}: cannot open the directory", path.display()), e);
+            let path = std::path::absolute(path).map_err(|e| cannot(path, &e))?;
+            let failed = |e: &io::Error| cannot(&path, e);
             let disk = Arc::new(RealDisk::open(io_queue_depth));
             if !set.options().read_only {
                 disk.open_dir(&path).map_err(|e| failed(&e))?; // makes it: only then has it an identity
@@ -154,7 +158,6 @@ impl Store {
 mod tests {
     use super::*;
     use std::os::unix::ffi::OsStrExt;
-    use std::path::Path;
 
     fn named(path: &Path, query: &str) -> StoreUrl {
         let url = [b"file:", path.as_os_str().as_bytes(), query.as_bytes()].concat();
