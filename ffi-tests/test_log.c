@@ -317,7 +317,9 @@ static void expect_no_effect(const char *value, const char *why) {
 
 TEST(an_unknown_level_is_said_and_changes_nothing) { expect_no_effect("loud", "debug, info, warn, error or fatal"); }
 TEST(a_missing_path_is_said_and_changes_nothing) { expect_no_effect("warn:", "no path behind the colon"); }
-TEST(a_file_that_cannot_be_opened_is_said_and_changes_nothing) { expect_no_effect("warn:missing/x", "No such file or directory (os error 2)"); }
+TEST(a_file_that_cannot_be_opened_is_said_and_changes_nothing) {
+    expect_no_effect("warn:missing/x", "No such file or directory (os error 2)");
+}
 
 TEST(an_empty_variable_means_nothing) {
     CHECK(freopen("err", "w", stderr) != NULL);

@@ -63,7 +63,8 @@ impl Context {
         let taken = begun.elapsed();
         if taken >= SLOW_CALLBACKS {
             let text = format!(
-                "the callbacks of a batch of {} operations took {} ms and held up whoever waits for it: hand long work to a thread of your own",
+                "the callbacks of a batch of {} operations took {} ms and held up whoever waits for it: \
+                 hand long work to a thread of your own",
                 outcome.completed + outcome.failed + outcome.cancelled,
                 taken.as_millis()
             );
