@@ -100,13 +100,13 @@ const HEADERS: [Header; 4] = [
     Header {
         name: "kv_batch_ext.h",
         guard: "KV_BATCH_EXT_H",
-        about: "What goes beyond the three other headers: log lines for the program, and the version.\n \
+        about: "What goes beyond the three other headers: stores by URL, more operations, outcomes, backups, log lines, the version.\n \
                 * docs/C_API.md holds the rules common to all functions: handles, ownership, threads, errors, callbacks, fork.",
-        sources: &["src/ffi/log.rs", "src/ffi/version.rs"],
-        system: &["stddef.h"],
+        sources: &["src/ffi/ext.rs", "src/ffi/log.rs", "src/ffi/version.rs"],
+        system: &["stddef.h", "stdint.h"],
         own: &["kv_error.h", "kv_async_batch_io.h"],
         macros: Some("cbindgen/macros_ext.h"),
-        types: &["kv_log_callback_t"],
+        types: &["kv_log_callback_t", "kv_batch_id_t", "kv_batch_outcome_t"],
     },
 ];
 
@@ -140,6 +140,7 @@ fn generate(header: &Header) -> String {
     for (inside, outside) in [
         ("kv_async_batch_op_type_raw", "enum kv_async_batch_op_type_e"),
         ("kv_async_batch_status_raw", "enum kv_async_batch_status_e"),
+        ("kv_batch_outcome_raw", "enum kv_batch_outcome_e"),
         ("kv_uring_op_type_raw", "enum kv_uring_op_type_e"),
         ("kv_uring_req_status_raw", "enum kv_uring_req_status_e"),
         ("iovec_raw", "struct iovec"),

@@ -16,6 +16,7 @@ use crate::base::sync::{Arc, Condvar, Mutex, spawn};
 use crate::engine::{BatchId, BatchOutcome};
 use crate::store::{self, Store, StoreUrl};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Weak;
 
 /// See the top of this file.
@@ -280,6 +281,14 @@ impl Manager {
             Some(lane) => Ok(lane.engine.batch_outcome(id)),
             None => Err(Error::new(Code::INVALID_STATE, "the manager is not running: start it, then ask what became of a batch")),
         }
+    }
+
+    /// Copies the store into directory `to`, which is empty or not there yet. The manager must be running.
+    pub fn backup(&self, to: &Path) -> Result<()> {
+        let Some(lane) = self.flight.lock().lane.clone() else {
+            return Err(Error::new(Code::INVALID_STATE, "the manager is not running: start it, then back up its store"));
+        };
+        lane.engine.backup_to(to)
     }
 
     /// Names and values of what the lane and the engine count, while the manager is running.

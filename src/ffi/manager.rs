@@ -2,6 +2,7 @@
 
 use super::types::{kv_async_batch_config_t, kv_async_batch_manager_t, kv_async_batch_stats_t};
 use super::{arg, config, fork, guard, handle, log, stats};
+use crate::base::error::Result;
 use crate::batch::Manager;
 use libc::c_int;
 
@@ -21,13 +22,25 @@ use libc::c_int;
 // SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_manager_create(config: *const kv_async_batch_config_t) -> *mut kv_async_batch_manager_t {
+    prepare();
+    // SAFETY: the caller's promise (see `arg`).
+    guard::handle(c"kv_async_batch_manager_create", || unsafe { create(config, &store_url()) })
+}
+
+/// To be called before the first manager is made: no panic and no line goes astray.
+pub(super) fn prepare() {
     guard::quiet_panics();
     log::install();
-    guard::handle(c"kv_async_batch_manager_create", || {
-        // SAFETY: the caller's promise (see `arg`).
-        let settings = unsafe { config::given_or_default(config) }?;
-        handle::give_manager(Manager::create(settings, &store_url())?)
-    })
+}
+
+/// A manager whose store is at `url`.
+///
+/// # Safety
+/// As for [`config::given_or_default`].
+pub(super) unsafe fn create(config: *const kv_async_batch_config_t, url: &[u8]) -> Result<*mut kv_async_batch_manager_t> {
+    // SAFETY: by the caller's promise.
+    let settings = unsafe { config::given_or_default(config) }?;
+    handle::give_manager(Manager::create(settings, url)?)
 }
 
 /// Stops a manager as kv_async_batch_manager_stop() does and gives it back. Its batches that still live go with it: those

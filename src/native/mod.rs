@@ -274,6 +274,10 @@ impl Engine for NativeEngine {
         self.outcomes.lock().of(id, self.opening)
     }
 
+    fn backup_to(&self, to: &Path) -> Result<()> {
+        self.backup(to).map(drop)
+    }
+
     fn unsynced(&self) -> bool {
         self.log.is_unsynced()
     }
