@@ -7,6 +7,7 @@ pub mod error;
 pub mod hash;
 pub mod limits;
 pub mod log;
+pub mod mapping;
 pub mod planted;
 pub mod prefetch;
 pub mod random;
