@@ -22,6 +22,7 @@ use super::options::Options;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
@@ -349,6 +350,8 @@ impl Log {
         if failed.code != Code::DISK_FULL && !failed.transient {
             let poison = poisoned(&failed.message);
             state.poison = Some(poison.clone());
+            drop(state);
+            log::write(log::Level::Fatal, "write", &poison.message);
             return poison.in_doubt();
         }
         // The log goes on in a new chunk, and what lies behind the cut counts for nothing from then on. A frame that was
@@ -370,7 +373,7 @@ impl Log {
                 *last = (*last).min(place.before.last_seq);
             }
             // With what the reserve gives, the next chunk can say at once where this one was cut.
-            if is_full_disk(error) && self.release_reserve(&mut state, chunks) {
+            if is_full_disk(error) && self.release_reserve(&mut state, chunks, error) {
                 let _ = self.begin_chunk(&mut state, chunks, counters);
             }
         }
@@ -425,6 +428,8 @@ impl Log {
                 let what = Error::from_io(format_args!("store {}: syncing {} failed", self.store_path, file_name(chunk.id)), &error);
                 let poison = poisoned(&what.message);
                 state.poison = Some(poison.clone());
+                drop(state);
+                log::write(log::Level::Fatal, "sync", &poison.message);
                 return Err(poison);
             }
         }
@@ -469,7 +474,13 @@ impl Log {
 
     /// A group will never be settled (its executor died): nobody can tell what is in the file, so nothing follows.
     pub fn abandon(&self) {
-        self.state.lock().poison.get_or_insert_with(|| poisoned("a commit was broken off by an internal error"));
+        let poison = poisoned(&format!("store {}: a commit was broken off by an internal error", self.store_path));
+        let mut state = self.state.lock();
+        if state.poison.is_none() {
+            state.poison = Some(poison.clone());
+            drop(state);
+            log::write(log::Level::Fatal, "commit", &poison.message);
+        }
     }
 }
 
