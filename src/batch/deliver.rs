@@ -7,11 +7,10 @@ use super::context::{Context, State};
 use super::scope::{CallbackScope, thread_mark};
 use crate::base::log;
 use crate::base::planted::{Bug, planted};
-use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// How far the delivery of a batch has come.

@@ -13,6 +13,7 @@ use super::uring::types::{kv_uring_batch_t, kv_uring_t};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::random::{Random, secret_u64};
+use crate::base::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use crate::base::sync::{Mutex, OnceLock};
 use crate::batch::{self, Context, Manager};
 use crate::uring::{Batch, Ring};
@@ -20,7 +21,6 @@ use std::cell::UnsafeCell;
 use std::ops::Deref;
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 
 static MANAGERS: Table<Manager> = Table::new(3);
 static CONTEXTS: Table<Context> = Table::new(5);

@@ -7,9 +7,8 @@
 use super::super::{ReadAt, ReadMany, ReadManyReport};
 use super::finish_by_pread;
 use crate::base::sync::atomic::{AtomicUsize, Ordering};
-use crate::base::sync::{self, Arc, Condvar, Mutex};
+use crate::base::sync::{self, Arc, Condvar, JoinHandle, Mutex};
 use std::collections::VecDeque;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Helpers of one disk: with the caller's, 16 reads are in flight at the most.

@@ -6,10 +6,9 @@
 #![allow(unsafe_code)]
 
 use super::{Bell, Done, Mover, Transfer, Way, Wishes};
-use crate::base::sync::{self, Arc, Condvar, Mutex};
+use crate::base::sync::{self, Arc, Condvar, JoinHandle, Mutex};
 use std::collections::VecDeque;
 use std::io;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// See the file.
