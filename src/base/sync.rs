@@ -13,9 +13,9 @@ pub mod shaken;
 pub mod watch;
 
 #[cfg(kv_model)]
-pub use modelled::{
-    Condvar, JoinHandle, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic, sleep, thread_local, yield_now,
-};
+pub(crate) use modelled::thread_local;
+#[cfg(kv_model)]
+pub use modelled::{Condvar, JoinHandle, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic, sleep, yield_now};
 pub use once::{LazyLock, OnceLock};
 #[cfg(all(not(test), not(kv_model)))]
 pub use parking_lot::{Mutex, RwLock};
@@ -23,11 +23,12 @@ pub use parking_lot::{Mutex, RwLock};
 pub use shaken::{Mutex, RwLock};
 pub use std::sync::Arc;
 #[cfg(not(kv_model))]
+pub(crate) use std::thread_local;
+#[cfg(not(kv_model))]
 pub use {
     parking_lot::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard},
     std::sync::atomic,
     std::thread::{JoinHandle, sleep, yield_now},
-    std::thread_local,
 };
 
 use crate::base::code::Code;

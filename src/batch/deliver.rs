@@ -119,7 +119,9 @@ impl Deliveries {
         ready.batches.push_back(context);
         if ready.idle >= ready.batches.len() || ready.running >= THREADS_MAX {
             drop(ready);
-            self.ready.1.notify_one();
+            if !planted(Bug::DeliveryUntold) {
+                self.ready.1.notify_one();
+            }
         } else if let Err(error) = self.add_thread(&mut ready) {
             log::write(log::Level::Warn, "deliver", &error.message); // the ones there are will come to it
         }

@@ -16,6 +16,8 @@ mod keeper;
 mod lane;
 pub mod manager;
 pub mod memory;
+#[cfg(all(test, kv_model))]
+mod models;
 pub mod operation;
 mod plan;
 #[cfg(all(test, feature = "planted"))]

@@ -12,6 +12,7 @@ use super::stats::{Stats, Tally};
 use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::{self, Arc, Condvar, JoinHandle, Mutex, MutexGuard, thread_local};
 use crate::io::real::transfer::Bell;
 use std::cell::Cell;
@@ -254,7 +255,9 @@ impl Ring {
 
     fn wake_reaper(&self, state: MutexGuard<'_, State>) {
         if state.reaper_idle {
-            self.work.notify_one();
+            if !planted(Bug::ReaperAsleep) {
+                self.work.notify_one();
+            }
         } else if let Some(bell) = state.bell.clone() {
             drop(state);
             bell.ring();

@@ -1,7 +1,8 @@
 //! The checker's locks, atomics and threads, with the manners of those they stand in for.
 //!
-//! `sync` puts these in the place of its own under `--cfg kv_model`. Each makes the checker's object when it is first
-//! touched, so that it can stand in a static; one that stands there must not be touched by more than one run of a loom model.
+//! `sync` puts these in the place of its own under `--cfg kv_model`. Locks make the checker's object when they are first
+//! touched, so that they can stand in a static; one that stands there must not be touched by more than one run of a loom model.
+//! Numbers are made where they are declared: loom minds who gave one its first value.
 //! A wait with a limit of time may end at any moment, as it may on a machine that is busy.
 
 #[cfg(kv_model = "loom")]
@@ -11,7 +12,7 @@ pub use shuttle as checker;
 
 pub use checker::thread::{JoinHandle, yield_now};
 #[cfg(kv_model = "shuttle")]
-pub use checker::thread_local;
+pub(crate) use checker::thread_local;
 use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock, PoisonError, TryLockError};
@@ -37,6 +38,11 @@ struct Late<T, C> {
 impl<T, C> Late<T, C> {
     const fn new(value: T) -> Self {
         Late { initial: std::sync::Mutex::new(Some(value)), made: OnceLock::new() }
+    }
+
+    #[cfg(kv_model = "loom")]
+    fn made(value: C) -> Self {
+        Late { initial: std::sync::Mutex::new(None), made: OnceLock::from(value) }
     }
 
     fn get(&self, make: impl FnOnce(T) -> C) -> &C {
@@ -161,7 +167,12 @@ impl<T: Default> Default for RwLock<T> {
 
 /// In the place of parking_lot's: no wake-up without a reason, and those who wait are woken in the order they came.
 #[derive(Debug, Default)]
-pub struct Condvar(std::sync::Mutex<VecDeque<Arc<Sleeper>>>);
+pub struct Condvar {
+    sleepers: std::sync::Mutex<VecDeque<Arc<Sleeper>>>,
+    /// Tells loom that it makes a difference who comes to the list first; it puts nothing in order.
+    #[cfg(kv_model = "loom")]
+    touched: loom::sync::atomic::AtomicUsize,
+}
 
 struct Sleeper {
     thread: checker::thread::Thread,
@@ -186,14 +197,16 @@ impl WaitTimeoutResult {
 
 impl Condvar {
     /// With nobody waiting.
-    pub const fn new() -> Self {
-        Condvar(std::sync::Mutex::new(VecDeque::new()))
+    pub fn new() -> Self {
+        Condvar::default()
     }
 
     // All threads of a model are one thread of the system: what is done to the list is never interrupted, and what the
     // notified one has seen is put in order by the mutex.
     fn sleepers(&self) -> std::sync::MutexGuard<'_, VecDeque<Arc<Sleeper>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        #[cfg(kv_model = "loom")]
+        self.touched.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.sleepers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn join(&self) -> Arc<Sleeper> {
@@ -312,6 +325,13 @@ pub mod atomic {
 
             impl $name {
                 /// With a value to begin with.
+                #[cfg(kv_model = "loom")]
+                pub fn new(value: $plain) -> Self {
+                    $name(Late::made(checker::sync::atomic::$name::new(value)))
+                }
+
+                /// With a value to begin with.
+                #[cfg(kv_model = "shuttle")]
                 pub const fn new(value: $plain) -> Self {
                     $name(Late::new(value))
                 }

@@ -58,3 +58,21 @@ pub fn written<T>(place: *const T) {
     #[cfg(not(kv_model = "loom"))]
     let _ = place;
 }
+
+/// The same for `len` bytes from `place` on.
+#[inline(always)]
+pub fn read_bytes(place: *const u8, len: usize) {
+    #[cfg(kv_model = "loom")]
+    (0..len).for_each(|at| cells::read(place.addr() + at));
+    #[cfg(not(kv_model = "loom"))]
+    let _ = (place, len);
+}
+
+/// The same for `len` bytes from `place` on.
+#[inline(always)]
+pub fn written_bytes(place: *const u8, len: usize) {
+    #[cfg(kv_model = "loom")]
+    (0..len).for_each(|at| cells::written(place.addr() + at));
+    #[cfg(not(kv_model = "loom"))]
+    let _ = (place, len);
+}
