@@ -90,7 +90,14 @@ impl NativeEngine {
         let mut head = Vec::new();
         let head_len = super::frame::FRAME_HEADER_LEN + batches * super::frame::BATCH_ENTRY_LEN;
         head.try_reserve_exact(head_len).map_err(|_| Error::no_memory("no memory for a frame's head: free memory"))?;
-        self.index.write().reserve(&mut puts(group))?;
+        let wanting = {
+            let mut index = self.index.write();
+            index.reserve(&mut puts(group))?;
+            index.wanting().cloned()
+        };
+        if let Some(spare) = wanting {
+            self.bring_in_beside(spare);
+        }
         let wanted = Wanted { batches, records, payload_len, durable, purpose: purpose_of(group) };
         let place = match self.log.stage(&self.chunks, &self.counters, &wanted) {
             Ok(place) => place,
@@ -198,12 +205,12 @@ impl NativeEngine {
         if reads.is_empty() {
             return None;
         }
+        let mut homes: [_; PREFETCH_AHEAD] = std::array::from_fn(|i| reads.get(i).map(|read| index.home(&read.hash)));
         for i in 0..reads.len() {
-            if let Some(ahead) = reads.get(i + PREFETCH_AHEAD) {
-                index.prefetch(&ahead.hash);
-            }
+            let next = reads.get(i + PREFETCH_AHEAD).map(|read| index.home(&read.hash));
+            let home = std::mem::replace(&mut homes[i % PREFETCH_AHEAD], next);
             let read = &mut reads[i];
-            (read.state, read.place) = match index.get(&read.hash) {
+            (read.state, read.place) = match home.and_then(|home| home.place(&read.hash)) {
                 Some(place) => (ReadState::Located, place.to_bits()),
                 None => (ReadState::Absent, 0),
             };
