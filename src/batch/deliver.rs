@@ -7,11 +7,10 @@ use super::context::{Context, State};
 use super::scope::{CallbackScope, thread_mark};
 use crate::base::log;
 use crate::base::planted::{Bug, planted};
-use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How far the delivery of a batch has come.
@@ -134,7 +133,9 @@ impl Deliveries {
         ready.batches.push_back(context);
         if ready.idle >= ready.batches.len() || ready.running >= THREADS_MAX {
             drop(ready);
-            self.ready.1.notify_one();
+            if !planted(Bug::DeliveryUntold) {
+                self.ready.1.notify_one();
+            }
         } else if let Err(error) = self.add_thread(&mut ready) {
             drop(ready);
             log::write(log::Level::Warn, "deliver", &error.message); // the ones there are will come to it

@@ -14,11 +14,11 @@ use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::limits::{GROUP_BATCHES_MAX, GROUPS_IN_FLIGHT_MAX};
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
 use crate::engine::{BatchId, Engine, Turn};
 use std::collections::VecDeque;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Threads that execute batches nobody waits for: two, so that one group forms while another is being flushed.
@@ -283,7 +283,7 @@ impl Lane {
         if wake_lingering {
             self.linger.notify_one();
         }
-        if wake_worker {
+        if wake_worker && !planted(Bug::WorkerAsleep) {
             self.work.notify_one();
         }
         if wake_keeper {

@@ -11,6 +11,7 @@ use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::log;
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, spawn};
 use crate::engine::{BatchId, BatchOutcome};
@@ -139,7 +140,7 @@ impl Manager {
         let Some(lane) = self.flight.lock().lane.take() else { return Ok(()) };
         {
             let mut flight = self.flight.lock();
-            while flight.batches > 0 {
+            while flight.batches > 0 && !planted(Bug::StopDoesNotDrain) {
                 self.landed.wait(&mut flight);
             }
         }
@@ -179,6 +180,12 @@ impl Manager {
         if let Some(store) = life.store.take() {
             let _ = store.release(); // likewise
         }
+    }
+
+    /// Has batches go to a lane that has no threads.
+    #[cfg(all(test, kv_model = "loom"))]
+    pub(super) fn run_on(&self, lane: &Arc<Lane>) {
+        self.flight.lock().lane = Some(Arc::clone(lane));
     }
 
     /// Edge tags of the contexts that still live.
@@ -239,7 +246,7 @@ impl Manager {
         flight.batches -= 1;
         let landed = flight.batches == 0 && flight.lane.is_none();
         drop(flight);
-        if landed {
+        if landed && !planted(Bug::LandingUntold) {
             self.landed.notify_all();
         }
     }
@@ -307,6 +314,6 @@ impl Manager {
 }
 
 fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

@@ -17,6 +17,8 @@ mod keys;
 mod lane;
 pub mod manager;
 pub mod memory;
+#[cfg(all(test, kv_model))]
+mod models;
 pub mod operation;
 mod plan;
 #[cfg(all(test, feature = "planted"))]

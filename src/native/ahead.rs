@@ -16,8 +16,7 @@ use super::index::Spare;
 use super::log::Log;
 use crate::base::error::Result;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
-use crate::base::sync::{Arc, Condvar, Mutex, spawn};
-use std::thread::JoinHandle;
+use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
 
 /// Memory is made ready this far ahead, in bytes.
 const AHEAD_BYTES: u64 = 16 << 20;

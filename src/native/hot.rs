@@ -5,10 +5,14 @@
 //! whatever order they come in: that is what makes the `unsafe` here sound, and nobody outside can break it.
 #![allow(unsafe_code)]
 
+#[cfg(all(test, kv_model = "loom"))]
+mod models;
+
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::mapping::{LARGE_PAGE_BYTES, Mapping, PAGE_BYTES};
+use crate::base::planted::{Bug, order, planted};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::base::sync::{Arc, Mutex};
+use crate::base::sync::{Arc, Mutex, watch};
 
 /// The memory of a chunk. In small pages to begin with: on virtual machines the first touch of a large one was seen to cost
 /// six times as much, which pays only where much is read.
@@ -176,6 +180,7 @@ impl HotChunk {
         if len == 0 {
             return &[];
         }
+        watch::read_bytes(self.address(offset), len);
         // SAFETY: below `readable`, which is at most the capacity: initialised (by the kernel, then filled), and no writer
         // has a range there any more; none will: ranges are handed out by rising offset.
         unsafe { std::slice::from_raw_parts(self.start().add(offset as usize), len) }
@@ -204,6 +209,7 @@ impl HotRange {
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(self.len - self.filled);
+        watch::written_bytes(self.chunk.address(self.start + self.filled as u64), len);
         // SAFETY: inside this range, which nobody else has: it lies above `readable` until this is dropped.
         unsafe {
             let at = self.chunk.start().add(self.start as usize + self.filled);
@@ -235,8 +241,9 @@ impl Drop for HotRange {
         if let Some(at) = ranges.open.iter().position(|open| *open == start) {
             ranges.open.swap_remove(at);
         }
-        let readable = ranges.open.iter().copied().min().unwrap_or(ranges.end);
-        self.chunk.readable.fetch_max(readable, Ordering::Release);
+        let open = ranges.open.iter().copied().min().filter(|_| !planted(Bug::OpenRangeVisible));
+        let readable = open.unwrap_or(ranges.end);
+        self.chunk.readable.fetch_max(readable, order(Bug::HotWithoutOrder, Ordering::Release));
     }
 }
 
