@@ -134,6 +134,8 @@ pub enum Bug {
     DeliveryUntold = 59,
     /// A worker that sleeps is not woken by a submit.
     WorkerAsleep = 60,
+    /// Batches of reads go ahead of every write.
+    ReadsPassAll = 64,
 }
 
 #[cfg(feature = "planted")]

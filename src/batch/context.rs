@@ -191,7 +191,7 @@ impl Context {
         let reads_only = writes == 0 && work.census.syncs == 0;
         let alone = work.census.updates > 0 || (self.settings().fail_fast && work.census.gets > 0 && writes > 0);
         let deadline = clock::deadline(self.settings().timeout_ms.into());
-        let entry = Entry { context: Arc::clone(self), work: Some(work), deadline, place: Place::Read { after: 0 } };
+        let entry = Entry { context: Arc::clone(self), work: Some(work), deadline, place: Place::Read { after: 0 }, keys: None };
         state.operations = operations;
         state.submitted_at = Some(began);
         state.lane = Some(Arc::clone(&lane));

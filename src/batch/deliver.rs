@@ -11,7 +11,7 @@ use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How far the delivery of a batch has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,7 @@ impl Context {
         state.delivery = Delivery::By(thread_mark());
         drop(state);
         let scope = CallbackScope::enter(self.manager.id());
+        let begun = Instant::now();
         let outcome = work.outcome();
         // The edge guards the caller's functions; should it fail itself, the batch ends all the same.
         let called = catch_unwind(AssertUnwindSafe(|| {
@@ -58,6 +59,16 @@ impl Context {
             }
         }));
         drop(scope);
+        let taken = begun.elapsed();
+        if taken >= SLOW_CALLBACKS {
+            let text = format!(
+                "the callbacks of a batch of {} operations took {} ms and held up whoever waits for it: \
+                 hand long work to a thread of your own",
+                outcome.completed + outcome.failed + outcome.cancelled,
+                taken.as_millis()
+            );
+            log::write(log::Level::Warn, "deliver", &text);
+        }
         if called.is_err() || completed.is_err() {
             log::write(log::Level::Error, "deliver", "internal error while callbacks were called: some may be missing");
         }
@@ -76,6 +87,9 @@ impl State {
         matches!(self.delivery, Delivery::By(_))
     }
 }
+
+/// Callbacks of one batch that take longer together have a line in the log.
+const SLOW_CALLBACKS: Duration = Duration::from_secs(1);
 
 /// A delivery thread beyond the first ends when it had nothing to do for this long.
 const SPARE_THREAD_IDLE: Duration = Duration::from_secs(10);
@@ -123,6 +137,7 @@ impl Deliveries {
                 self.ready.1.notify_one();
             }
         } else if let Err(error) = self.add_thread(&mut ready) {
+            drop(ready);
             log::write(log::Level::Warn, "deliver", &error.message); // the ones there are will come to it
         }
     }

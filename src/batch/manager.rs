@@ -17,6 +17,7 @@ use crate::base::sync::{Arc, Condvar, Mutex, spawn};
 use crate::engine::{BatchId, BatchOutcome};
 use crate::store::{self, Store, StoreUrl};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Weak;
 
 /// See the top of this file.
@@ -123,7 +124,7 @@ impl Manager {
                 Ok(())
             }
             Err(error) => {
-                store.release().unwrap_or_else(|e| log::write(log::Level::Error, "start", &e.message));
+                let _ = store.release(); // has said in the log what went wrong
                 Err(error)
             }
         }
@@ -169,19 +170,15 @@ impl Manager {
             }
             return;
         }
-        if let Err(error) = self.stop() {
-            log::write(log::Level::Error, "destroy", &error.message);
-        }
+        let _ = self.stop(); // has said in the log what went wrong
         let contexts: Vec<_> = self.contexts.lock().drain().collect();
         for context in contexts.iter().filter_map(|(_, context)| context.upgrade()) {
             context.destroy();
         }
         let mut life = self.life.lock();
         life.ended = true;
-        if let Some(store) = life.store.take()
-            && let Err(error) = store.release()
-        {
-            log::write(log::Level::Error, "destroy", &error.message);
+        if let Some(store) = life.store.take() {
+            let _ = store.release(); // likewise
         }
     }
 
@@ -291,6 +288,14 @@ impl Manager {
             Some(lane) => Ok(lane.engine.batch_outcome(id)),
             None => Err(Error::new(Code::INVALID_STATE, "the manager is not running: start it, then ask what became of a batch")),
         }
+    }
+
+    /// Copies the store into directory `to`, which is empty or not there yet. The manager must be running.
+    pub fn backup(&self, to: &Path) -> Result<()> {
+        let Some(lane) = self.flight.lock().lane.clone() else {
+            return Err(Error::new(Code::INVALID_STATE, "the manager is not running: start it, then back up its store"));
+        };
+        lane.engine.backup_to(to)
     }
 
     /// Names and values of what the lane and the engine count, while the manager is running.

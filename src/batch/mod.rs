@@ -13,6 +13,7 @@ mod grouping;
 #[cfg(test)]
 mod histories;
 mod keeper;
+mod keys;
 mod lane;
 pub mod manager;
 pub mod memory;
