@@ -311,5 +311,5 @@ fn promises_hold_whoever_goes_first() {
         (Bug::DeliveryUntold, "panicked"),
         (Bug::WorkerAsleep, "panicked"),
     ];
-    holds_but_for(&bugs, || schedules(20_000, room));
+    holds_but_for(&bugs, || schedules(60_000, room));
 }
