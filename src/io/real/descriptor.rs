@@ -52,9 +52,16 @@ impl AsRawFd for Descriptor {
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        if self.check().is_ok() {
+        if is_still(self.as_raw_fd(), self.identity) {
             // SAFETY: dropped once, here, and not used afterwards.
             unsafe { ManuallyDrop::drop(&mut self.fd) };
         }
     }
+}
+
+/// Whether `fd` is open, and that file. Async-signal-safe.
+pub(super) fn is_still(fd: RawFd, identity: Identity) -> bool {
+    // SAFETY: the number is only asked about, and the borrow ends here.
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+    sys::stat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == identity)
 }
