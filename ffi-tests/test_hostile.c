@@ -272,6 +272,61 @@ TEST(the_descriptor_is_exchanged_for_a_strangers_file) { exchanged(true, take); 
 TEST(the_descriptor_is_exchanged_for_a_strangers_file_without_fsync) { exchanged(false, take); }
 TEST(the_descriptor_is_closed) { exchanged(true, close_it); }
 
+/* All that the process has but the first three, as a daemon does that starts the library too early. Which numbers those were. */
+static int numbers[1024], numbers_len;
+static void all_descriptors(bool strangers_file) {
+    numbers_len = 0;
+    for (int fd = 3; fd < 1000; fd++)
+        if (fcntl(fd, F_GETFD) != -1) numbers[numbers_len++] = fd;
+    CHECK(numbers_len > 1);
+    if (!strangers_file) {
+        for (int i = 0; i < numbers_len; i++) close(numbers[i]);
+        return;
+    }
+    stranger_at(-1);
+    for (int i = 0; i < numbers_len; i++) CHECK_EQ_INT(dup2(stranger_fd, numbers[i]), numbers[i]);
+}
+
+static void lost_all(bool strangers_file) {
+    config_t c = durable();
+    setenv("KVBATCH_STORE", "file:all?hot_log_bytes=0", 1); /* so that reads go to the disk */
+    manager_t *m = open_with(&c);
+    fill(9);
+    put_mem(m, "cold", 4, bytes, sizeof bytes);
+    put_one(m, "before", "1");
+    holds(m, "cold", sizeof bytes);
+    all_descriptors(strangers_file);
+    probe_t p = {0};
+    batch_t *b = new_batch(m, 1);
+    add_get(b, "cold", &p);
+    CHECK_CODE(run_code(b), KV_ERR_BATCH_FAILED); /* no stranger's bytes, and no miss */
+    CHECK(p.result == KV_ERR_IO || p.result == KV_ERR_CORRUPTED);
+    kv_async_batch_destroy(b);
+    int result;
+    CHECK_CODE(put_code(m, "refused", "2", 1, &result), KV_ERR_BATCH_FAILED);
+    CHECK_CODE(result, KV_ERR_IO);
+    kv_async_batch_manager_stop(m);
+    kv_async_batch_manager_destroy(m);
+    if (strangers_file) {
+        struct stat wanted, seen;
+        CHECK_EQ_INT(fstat(stranger_fd, &wanted), 0);
+        for (int i = 0; i < numbers_len; i++) { /* none was closed */
+            CHECK_EQ_INT(fstat(numbers[i], &seen), 0);
+            CHECK(seen.st_ino == wanted.st_ino && seen.st_dev == wanted.st_dev);
+        }
+        stranger_is_unharmed();
+    }
+    m = open_with(&c);
+    holds(m, "cold", sizeof bytes);
+    EXPECT_MISS(m, "refused");
+    put_one(m, "after", "3");
+    close_manager(m);
+    if (strangers_file) stranger_is_unharmed();
+}
+
+TEST(all_descriptors_are_closed) { lost_all(false); }
+TEST(all_descriptors_are_exchanged_for_a_strangers_file) { lost_all(true); }
+
 TEST(the_direct_descriptor_is_exchanged_for_a_strangers_file) {
     manager_t *m = past_the_page_cache();
     CHECK(each_chunk_fd(is_direct, take) == 1);
