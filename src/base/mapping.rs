@@ -81,15 +81,6 @@ impl Mapping {
             at += len;
         }
     }
-
-    /// Moves the bytes from `at` on, a multiple of a large page, to a large page. What stands there stays; where the kernel
-    /// does not know how (before 6.1) or has no large page, nothing happens.
-    pub fn make_large(&self, at: usize) {
-        if at.is_multiple_of(LARGE_PAGE_BYTES) && at.checked_add(LARGE_PAGE_BYTES).is_some_and(|end| end <= self.len) {
-            // SAFETY: inside the mapping. It changes how the kernel keeps the bytes, not what they are.
-            unsafe { libc::madvise(self.memory.as_ptr().add(at).cast(), LARGE_PAGE_BYTES, libc::MADV_COLLAPSE) };
-        }
-    }
 }
 
 impl Drop for Mapping {

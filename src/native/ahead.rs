@@ -1,15 +1,16 @@
 //! The thread that makes ready what commits will need next: memory of the hot log and of the index, touched before it is
 //! written to, and the file of the next chunk (see `log/prepared.rs`).
 //!
-//! It also moves memory of the hot log that is read a lot to large pages: a read at random then has one page to be looked
-//! up instead of, on virtual machines, a whole tree of them.
+//! It also moves memory of the hot log that is read a lot, and no longer written, to large pages: a read at random then has
+//! one page to be looked up instead of, on virtual machines, a whole tree of them. It makes a copy and lets readers find that
+//! one. The kernel can do so, too, in place (`MADV_COLLAPSE`), but whoever reads meanwhile waits for milliseconds.
 //!
 //! The first touch of a page costs a trap into the kernel, on virtual machines of some microseconds, and a commit would
 //! pay for one every thirty records. It works only while commits go on, some megabytes ahead of them; what it has not
 //! done in time, the commit does itself.
 
 use super::NativeEngine;
-use super::chunks::View;
+use super::chunks::{Chunks, Seen, View};
 use super::hot::HotChunk;
 use super::index::Spare;
 use super::log::Log;
@@ -46,8 +47,8 @@ struct State {
     memory: Option<(Arc<HotChunk>, u64)>,
     /// Memory of the index to bring in.
     index: Option<Arc<Spare>>,
-    /// Memory that is read a lot.
-    much_read: Vec<Arc<HotChunk>>,
+    /// Slots of chunks that are read a lot.
+    much_read: Vec<u32>,
     /// The log whose next file is to be made.
     file: Option<Arc<Log>>,
     stopping: bool,
@@ -58,7 +59,8 @@ impl NativeEngine {
     pub(super) fn start_ahead(&self) -> Result<()> {
         if self.options.background && !self.options.read_only {
             let ahead = Arc::clone(&self.ahead);
-            *self.ahead.thread.lock() = Some(spawn("kvbatch-ahead", move || ahead.run())?);
+            let chunks = Arc::clone(&self.chunks);
+            *self.ahead.thread.lock() = Some(spawn("kvbatch-ahead", move || ahead.run(&chunks))?);
         }
         Ok(())
     }
@@ -111,9 +113,12 @@ impl NativeEngine {
         }
         let mut state = self.ahead.state.lock();
         if state.much_read.is_empty() {
-            state.much_read.extend(view.iter().flatten().filter_map(|seen| seen.hot.clone()));
+            state.much_read.extend(view.iter().flatten().filter(|seen| may_move(seen)).map(|seen| seen.chunk.slot));
+            let is_idle = state.much_read.is_empty();
             drop(state);
-            self.ahead.changed.notify_one();
+            if !is_idle {
+                self.ahead.changed.notify_one();
+            }
         }
     }
 
@@ -128,7 +133,7 @@ impl NativeEngine {
 }
 
 impl Ahead {
-    fn run(&self) {
+    fn run(&self, chunks: &Chunks) {
         while self.touch_memory() {
             let mut state = self.state.lock();
             if let Some(spare) = state.index.clone() {
@@ -139,17 +144,23 @@ impl Ahead {
             } else if let Some(log) = state.file.take() {
                 drop(state);
                 log.prepare(&mut || self.touch_memory());
-            } else if let Some(chunk) = state.much_read.last().cloned() {
+            } else if let Some(slot) = state.much_read.pop() {
                 drop(state);
-                // A page at a time: the kernel may take milliseconds for one.
-                if !chunk.make_next_large() {
-                    self.state.lock().much_read.pop();
-                }
+                self.move_to_large_pages(chunks, slot);
             } else if state.memory.is_none() && !state.stopping {
                 self.changed.wait(&mut state);
             }
         }
         self.state.lock().much_read.clear();
+    }
+
+    fn move_to_large_pages(&self, chunks: &Chunks, slot: u32) {
+        let seen = chunks.view().get(slot as usize).cloned().flatten().filter(may_move);
+        if let Some((seen, hot)) = seen.and_then(|seen| seen.hot.clone().map(|hot| (seen, hot)))
+            && let Some(copy) = hot.copy_in_large_pages(&mut || self.touch_memory())
+        {
+            let _ = chunks.exchange_hot(&seen, copy); // without memory for the table it stays as it is
+        }
     }
 
     /// Touches the memory that is wanted now. Whether to go on.
@@ -161,5 +172,41 @@ impl Ahead {
             self.state.lock().memory = None;
         }
         !self.state.lock().stopping
+    }
+}
+
+/// Whether its hot bytes are in small pages, and complete.
+fn may_move(seen: &Seen) -> bool {
+    seen.chunk.end().is_some() && seen.hot.as_ref().is_some_and(|hot| !hot.is_large())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::{Faults, SimDisk};
+    use crate::native::tests::driver::{Driver, read};
+    use crate::native::tests::model::KEYS;
+    use crate::native::tests::workload::options;
+
+    #[test]
+    fn what_is_read_much_and_no_longer_written_moves_to_large_pages() {
+        let disk = SimDisk::new(1, Faults::default());
+        let chunk_bytes = 64 << 10;
+        let running = crate::native::Options { background: true, ..options(chunk_bytes, 16 * chunk_bytes) };
+        let mut driver = Driver::open(&disk, running, [0; KEYS]).unwrap();
+        let sealed = |driver: &Driver| -> Vec<Seen> {
+            driver.engine.chunks.view().iter().flatten().filter(|seen| seen.chunk.end().is_some() && seen.hot.is_some()).cloned().collect()
+        };
+        let mut version = 0;
+        while sealed(&driver).len() < 3 {
+            version += 1;
+            driver.commit(false, &std::array::from_fn::<_, KEYS, _>(|key| (key, version))).unwrap();
+        }
+        let keys: Vec<usize> = (0..KEYS).collect();
+        while sealed(&driver).iter().any(may_move) {
+            assert!(read(&driver.engine, &keys).into_iter().all(|found| found == Ok(version)));
+        }
+        assert!(read(&driver.engine, &keys).into_iter().all(|found| found == Ok(version)));
+        driver.close();
     }
 }

@@ -205,12 +205,12 @@ impl NativeEngine {
         if reads.is_empty() {
             return None;
         }
+        let mut homes: [_; PREFETCH_AHEAD] = std::array::from_fn(|i| reads.get(i).map(|read| index.home(&read.hash)));
         for i in 0..reads.len() {
-            if let Some(ahead) = reads.get(i + PREFETCH_AHEAD) {
-                index.prefetch(&ahead.hash);
-            }
+            let next = reads.get(i + PREFETCH_AHEAD).map(|read| index.home(&read.hash));
+            let home = std::mem::replace(&mut homes[i % PREFETCH_AHEAD], next);
             let read = &mut reads[i];
-            (read.state, read.place) = match index.get(&read.hash) {
+            (read.state, read.place) = match home.and_then(|home| home.place(&read.hash)) {
                 Some(place) => (ReadState::Located, place.to_bits()),
                 None => (ReadState::Absent, 0),
             };

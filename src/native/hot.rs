@@ -16,13 +16,13 @@ struct Pages {
     mapping: Mapping,
     /// Bytes from the start that were touched, or are being touched.
     ready: AtomicU64,
-    /// Bytes from the start that were moved to large pages, as far as the kernel had some.
-    large: AtomicU64,
+    /// In large pages, as far as the kernel had some.
+    large: bool,
 }
 
 impl Pages {
     fn new(len: usize) -> Option<Pages> {
-        Some(Pages { mapping: Mapping::new(len)?, ready: AtomicU64::new(0), large: AtomicU64::new(0) })
+        Some(Pages { mapping: Mapping::new(len)?, ready: AtomicU64::new(0), large: false })
     }
 
     /// Has the kernel give the pages up to byte `end`. Their bytes stay what they are.
@@ -30,14 +30,6 @@ impl Pages {
         let end = end.next_multiple_of(PAGE_BYTES as u64).min(self.mapping.len() as u64);
         let from = self.ready.fetch_max(end, Ordering::Relaxed);
         self.mapping.bring_in(from as usize, end as usize);
-    }
-
-    /// Moves the next bytes below `end` to a large page; false when there are no more. What stands there stays.
-    fn make_next_large(&self, end: u64) -> bool {
-        let next = |at| Some(at + LARGE_PAGE_BYTES as u64).filter(|next| *next <= end.min(self.mapping.len() as u64));
-        let Ok(at) = self.large.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next) else { return false };
-        self.mapping.make_large(at as usize);
-        true
     }
 }
 
@@ -100,10 +92,36 @@ impl HotChunk {
         }
     }
 
-    /// Moves the next part of what readers see to a large page; false when all of it was.
-    pub fn make_next_large(&self) -> bool {
-        let readable = self.readable.load(Ordering::Acquire);
-        self.pages.as_ref().is_some_and(|pages| pages.make_next_large(readable))
+    /// Whether it is in large pages.
+    pub fn is_large(&self) -> bool {
+        self.pages.as_ref().is_some_and(|pages| pages.large)
+    }
+
+    /// A copy in large pages of what readers see now. Nothing can be added to it. `go_on` is called for each page; `None`
+    /// when it says no, or without memory.
+    pub fn copy_in_large_pages(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Arc<HotChunk>> {
+        let mut pages = Pages::new(self.capacity() as usize)?;
+        pages.mapping.prefer_large_pages();
+        pages.large = true;
+        let copy = HotChunk {
+            pages: Some(pages),
+            pool: Arc::clone(&self.pool),
+            readable: AtomicU64::new(0),
+            ranges: Mutex::new(Ranges { end: 0, open: Vec::new() }),
+        };
+        let copy = Arc::new(copy);
+        let mut range = copy.reserve(0, self.readable.load(Ordering::Acquire) as usize)?;
+        while range.filled < range.len {
+            if !go_on() {
+                return None;
+            }
+            let at = range.filled as u64;
+            copy.make_ready(at + LARGE_PAGE_BYTES as u64);
+            range.push(self.read(at, LARGE_PAGE_BYTES));
+        }
+        drop(range);
+        copy.ranges.lock().end = self.capacity();
+        Some(copy)
     }
 
     /// Where the memory starts.
@@ -218,15 +236,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_much_stays_the_same_in_large_pages() {
-        let hot = HotChunk::new(5 << 20, &Arc::default()).expect("memory");
+    fn a_copy_has_what_readers_saw_and_takes_no_more() {
+        let pool = Arc::default();
+        let hot = HotChunk::new(5 << 20, &pool).expect("memory");
         let bytes: Vec<u8> = (0..5 << 20).map(|i: u32| (i / 4096 * 31 + i) as u8).collect();
         let (first, rest) = bytes.split_at(3 << 20);
         hot.reserve(0, first.len()).expect("room").push(first);
-        assert!(hot.make_next_large() && !hot.make_next_large(), "the second page is not full yet");
+        assert!(hot.copy_in_large_pages(&mut || false).is_none(), "it was told to stop");
+        let copy = hot.copy_in_large_pages(&mut || true).expect("memory");
         hot.reserve(3 << 20, rest.len()).expect("room").push(rest);
-        assert!(hot.make_next_large() && !hot.make_next_large(), "the third has no room");
-        assert!(hot.read(0, 5 << 20) == bytes);
+        assert!(copy.is_large() && !hot.is_large());
+        assert!(copy.read(0, 5 << 20) == first && hot.read(0, 5 << 20) == bytes);
+        assert!(copy.reserve(3 << 20, 8).is_none());
+        drop((hot, copy));
+        assert!(HotChunk::new(5 << 20, &pool).expect("memory").is_large(), "the memory is used again as it is");
     }
 
     #[test]

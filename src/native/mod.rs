@@ -80,7 +80,7 @@ pub struct NativeEngine {
     /// Which batches readers see, likewise changed under the index's lock.
     outcomes: Mutex<Outcomes>,
     opening: u64,
-    chunks: chunks::Chunks,
+    chunks: Arc<chunks::Chunks>,
     log: Arc<log::Log>,
     counters: AtomicCounters,
     closed: AtomicBool,
@@ -118,7 +118,7 @@ impl NativeEngine {
         let opened = if options.read_only { disk.open_dir_to_read(path) } else { disk.open_dir(path) };
         let dir = opened.map_err(|e| Error::from_io(format_args!("store {name}: cannot open the directory"), &e))?;
         let lock = take_lock(&*dir, &name)?;
-        let chunks = chunks::Chunks::new(options.hot_log_bytes);
+        let chunks = Arc::new(chunks::Chunks::new(options.hot_log_bytes));
         let recovery::Recovered { start, index, secret, dictionaries, checkpoints, loaded_keys, replayed, outcomes } =
             recovery::recover(&*dir, &name, &options, new_secret(), &chunks, tell)?;
         let (opening, reached) = (opening_of(start.epoch, start.chance), Mutex::new(start.end));

@@ -20,6 +20,7 @@ mod table;
 pub use bulk::{ENTRY_LEN, Part};
 pub use memory::Spare;
 pub use place::{Place, SLOTS_MAX};
+pub use segment::Home;
 
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
@@ -120,7 +121,7 @@ impl Index {
         hashes.for_each(|hash| self.segments[segment(&hash)].unreserve());
     }
 
-    /// Brings what `get` or `put` of `hash` will need closer to the CPU; best some 16 keys ahead.
+    /// Brings what `put` or `remove` of `hash` will need closer to the CPU; best some 16 keys ahead.
     #[inline]
     pub fn prefetch(&self, hash: &KeyHash) {
         self.segments[segment(hash)].prefetch(hash.tag);
@@ -129,7 +130,13 @@ impl Index {
     /// The place of the key, if there is one.
     #[inline]
     pub fn get(&self, hash: &KeyHash) -> Option<Place> {
-        self.segments[segment(hash)].get(hash.tag)
+        self.home(hash).place(hash)
+    }
+
+    /// Where the key is, if it is anywhere. Brings that closer to the CPU; best some 16 keys before its `place` is asked for.
+    #[inline]
+    pub fn home(&self, hash: &KeyHash) -> Home<'_> {
+        self.segments[segment(hash)].home_of(hash.tag)
     }
 
     /// Stores the place of a key and returns the one it had. Uses up one reservation.

@@ -9,11 +9,13 @@
 //! entries back, and needs no tombstones. The home is a function of what the entry holds, because growth and
 //! removal have nothing else at hand. Within a line, the used slots come first.
 
-use super::line::{Entry, WIDTH};
+use super::line::{Entry, Line, WIDTH};
 use super::memory::{EXTENT_LINES, Memory};
 use super::place::Place;
 use super::table::Table;
 use crate::base::error::{Error, Result};
+use crate::base::hash::KeyHash;
+use crate::base::prefetch;
 use crate::base::sync::Mutex;
 
 /// Keys a segment may hold per 16 slots before it grows; beyond, too many keys overflow into other lines.
@@ -35,7 +37,31 @@ pub(super) struct Segment {
     reserved: u32,
 }
 
+/// Where a key is, if it is anywhere in the index.
+pub struct Home<'a> {
+    segment: &'a Segment,
+    line: Option<&'a Line>,
+}
+
+impl Home<'_> {
+    /// The place of the key, which is the one that `Index::home` was asked for.
+    #[inline(always)]
+    pub fn place(&self, hash: &KeyHash) -> Option<Place> {
+        let line = self.line?;
+        match line.find(hash.tag) {
+            Some(slot) => Some(Place::from_bits(line.0[slot].place)),
+            None if line.is_full() => self.segment.place_behind(hash.tag),
+            None => None,
+        }
+    }
+}
+
 impl Segment {
+    /// The place of `tag`, which is not in its home line.
+    fn place_behind(&self, tag: u64) -> Option<Place> {
+        self.find(tag).map(|(at, slot)| Place::from_bits(self.lines[at].0[slot].place))
+    }
+
     /// Bytes behind this segment on the heap.
     pub(super) fn heap_bytes(&self) -> usize {
         self.lines.heap_bytes()
@@ -78,9 +104,14 @@ impl Segment {
         None
     }
 
-    #[inline]
-    pub(super) fn get(&self, tag: u64) -> Option<Place> {
-        self.find(tag).map(|(at, slot)| Place::from_bits(self.lines[at].0[slot].place))
+    /// Where `tag` is, if it is anywhere; brings the line closer.
+    #[inline(always)]
+    pub(super) fn home_of(&self, tag: u64) -> Home<'_> {
+        let line = self.lines.get(self.home(tag));
+        if let Some(line) = line {
+            prefetch::prefetch(line);
+        }
+        Home { line, segment: self }
     }
 
     /// Whether the next new key would take the last free slot. Not while every put was reserved.
