@@ -131,7 +131,7 @@ TEST(a_store_whose_file_system_becomes_read_only) {
     own_mounts();
     mounted("tmpfs", "tmp", 0, "size=300m");
     works_there("tmp/store");
-    if (mount(NULL, "tmp", NULL, MS_REMOUNT | MS_RDONLY, NULL) != 0) kvt_skip("cannot be mounted anew");
+    if (mount("tmpfs", "tmp", "tmpfs", MS_REMOUNT | MS_RDONLY, "") != 0) kvt_skip("cannot be mounted anew");
     manager_t *m = kv_async_batch_manager_create(NULL);
     CHECK(m != NULL);
     CHECK_ERR(kv_async_batch_manager_start(m), KV_ERR_SYS);

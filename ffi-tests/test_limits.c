@@ -117,11 +117,15 @@ static rlim_t address_space(void) {
     return (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
 }
 
-TEST(an_address_space_that_is_used_up) {
-#ifdef __SANITIZE_ADDRESS__
+static void needs_an_address_space(void) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     kvt_skip("the sanitizer has an address space of its own");
 #endif
     if (getenv("KV_RUNNER")) kvt_skip("the tool has an address space of its own");
+}
+
+TEST(an_address_space_that_is_used_up) {
+    needs_an_address_space();
     struct rlimit before;
     config_t c = kvt_config();
     c.max_memory_usage = SIZE_MAX;
@@ -149,10 +153,7 @@ TEST(an_address_space_that_is_used_up) {
 }
 
 TEST(no_address_space_to_start) {
-#ifdef __SANITIZE_ADDRESS__
-    kvt_skip("the sanitizer has an address space of its own");
-#endif
-    if (getenv("KV_RUNNER")) kvt_skip("the tool has an address space of its own");
+    needs_an_address_space();
     struct rlimit before;
     m = kv_async_batch_manager_create(NULL);
     CHECK(m != NULL);
