@@ -27,6 +27,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/base/sync.rs",
     "src/base/sync/once.rs",
     "src/batch/memory.rs",
+    "src/batch/models/room.rs",
     "src/native/hot.rs",
     "src/native/index/table.rs",
 ];

@@ -8,6 +8,8 @@ pub mod hash;
 pub mod limits;
 pub mod log;
 pub mod mapping;
+#[cfg(all(test, kv_model))]
+pub mod models;
 pub mod planted;
 pub mod prefetch;
 pub mod random;

@@ -16,13 +16,21 @@ use std::ptr::NonNull;
 const ALIGN: usize = 8;
 
 thread_local! {
-    static IN_ALLOCATOR: Cell<bool> = const { Cell::new(false) };
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside the caller's `alloc_func` or `free_func` right now: a call of the library from there
-/// could meet its own lock, so the edge refuses it.
-pub fn in_allocator() -> bool {
-    IN_ALLOCATOR.get()
+/// Whether this thread is inside a function of the caller that is called in the middle of the library's work (`alloc_func`,
+/// `free_func`, a log callback): a call of the library from there could meet its own lock, so the edge refuses it.
+pub fn calls_are_refused() -> bool {
+    REFUSED.get()
+}
+
+/// Calls such a function.
+pub fn without_calls<R>(function: impl FnOnce() -> R) -> R {
+    let before = REFUSED.replace(true);
+    let result = function();
+    REFUSED.set(before);
+    result
 }
 
 /// The caller's allocator. Both functions may be called from any thread.
@@ -48,10 +56,8 @@ impl Allocator {
 
     /// `len` bytes, at an address that is a multiple of `ALIGN`.
     fn take(&self, len: usize, none: impl FnOnce() -> Error) -> Result<NonNull<u8>> {
-        let before = IN_ALLOCATOR.replace(true);
         // SAFETY: the configuration's contract: `alloc_func` behaves like `malloc`.
-        let memory = unsafe { (self.alloc)(len) };
-        IN_ALLOCATOR.set(before);
+        let memory = without_calls(|| unsafe { (self.alloc)(len) });
         let memory = NonNull::new(memory.cast::<u8>()).ok_or_else(none)?;
         if memory.addr().get().is_multiple_of(ALIGN) {
             return Ok(memory);
@@ -61,10 +67,8 @@ impl Allocator {
     }
 
     fn give_back(&self, memory: NonNull<u8>) {
-        let before = IN_ALLOCATOR.replace(true);
         // SAFETY: `memory` came from `take` of the same allocator and is given back once.
-        unsafe { (self.free)(memory.as_ptr().cast()) };
-        IN_ALLOCATOR.set(before);
+        without_calls(|| unsafe { (self.free)(memory.as_ptr().cast()) });
     }
 }
 

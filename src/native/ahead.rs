@@ -1,9 +1,9 @@
 //! The thread that makes ready what commits will need next: memory of the hot log and of the index, touched before it is
 //! written to, and the file of the next chunk (see `log/prepared.rs`).
 //!
-//! It also moves memory of the hot log that is read a lot, and no longer written, to large pages: a read at random then has
-//! one page to be looked up instead of, on virtual machines, a whole tree of them. It makes a copy and lets readers find that
-//! one. The kernel can do so, too, in place (`MADV_COLLAPSE`), but whoever reads meanwhile waits for milliseconds.
+//! It also moves memory of the hot log that is read a lot to large pages: a read at random then has one page to be looked
+//! up instead of, on virtual machines, a whole tree of them. It makes a copy and has readers and commits find that one. The
+//! kernel can do so, too, in place (`MADV_COLLAPSE`), but whoever reads meanwhile waits for milliseconds.
 //!
 //! The first touch of a page costs a trap into the kernel, on virtual machines of some microseconds, and a commit would
 //! pay for one every thirty records. It works only while commits go on, some megabytes ahead of them; what it has not
@@ -16,8 +16,7 @@ use super::index::Spare;
 use super::log::Log;
 use crate::base::error::Result;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
-use crate::base::sync::{Arc, Condvar, Mutex, spawn};
-use std::thread::JoinHandle;
+use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
 
 /// Memory is made ready this far ahead, in bytes.
 const AHEAD_BYTES: u64 = 16 << 20;
@@ -49,8 +48,8 @@ struct State {
     index: Option<Arc<Spare>>,
     /// Slots of chunks that are read a lot.
     much_read: Vec<u32>,
-    /// The log whose next file is to be made.
-    file: Option<Arc<Log>>,
+    /// The next chunk's file is to be made.
+    file: bool,
     stopping: bool,
 }
 
@@ -59,8 +58,8 @@ impl NativeEngine {
     pub(super) fn start_ahead(&self) -> Result<()> {
         if self.options.background && !self.options.read_only {
             let ahead = Arc::clone(&self.ahead);
-            let chunks = Arc::clone(&self.chunks);
-            *self.ahead.thread.lock() = Some(spawn("kvbatch-ahead", move || ahead.run(&chunks))?);
+            let (chunks, log) = (Arc::clone(&self.chunks), Arc::clone(&self.log));
+            *self.ahead.thread.lock() = Some(spawn("kvbatch-ahead", move || ahead.run(&chunks, &log))?);
         }
         Ok(())
     }
@@ -93,7 +92,7 @@ impl NativeEngine {
 
     /// The file of the next chunk is wanted, and whoever calls has claimed to make it.
     pub(super) fn prepare_beside(&self) {
-        self.ahead.state.lock().file = Some(Arc::clone(&self.log));
+        self.ahead.state.lock().file = true;
         self.ahead.changed.notify_one();
     }
 
@@ -133,7 +132,7 @@ impl NativeEngine {
 }
 
 impl Ahead {
-    fn run(&self, chunks: &Chunks) {
+    fn run(&self, chunks: &Chunks, log: &Log) {
         while self.touch_memory() {
             let mut state = self.state.lock();
             if let Some(spare) = state.index.clone() {
@@ -141,12 +140,12 @@ impl Ahead {
                 if !spare.make_one_ready() {
                     self.state.lock().index = None;
                 }
-            } else if let Some(log) = state.file.take() {
+            } else if std::mem::take(&mut state.file) {
                 drop(state);
                 log.prepare(&mut || self.touch_memory());
             } else if let Some(slot) = state.much_read.pop() {
                 drop(state);
-                self.move_to_large_pages(chunks, slot);
+                self.move_to_large_pages(chunks, log, slot);
             } else if state.memory.is_none() && !state.stopping {
                 self.changed.wait(&mut state);
             }
@@ -154,12 +153,13 @@ impl Ahead {
         self.state.lock().much_read.clear();
     }
 
-    fn move_to_large_pages(&self, chunks: &Chunks, slot: u32) {
+    fn move_to_large_pages(&self, chunks: &Chunks, log: &Log, slot: u32) {
         let seen = chunks.view().get(slot as usize).cloned().flatten().filter(may_move);
         if let Some((seen, hot)) = seen.and_then(|seen| seen.hot.clone().map(|hot| (seen, hot)))
-            && let Some(copy) = hot.copy_in_large_pages(&mut || self.touch_memory())
+            && let Some(copy) = hot.move_to_large_pages(&mut || self.touch_memory())
         {
-            let _ = chunks.exchange_hot(&seen, copy); // without memory for the table it stays as it is
+            log.exchange_hot(&hot, &copy);
+            let _ = chunks.exchange_hot(&seen, copy); // without memory for the table, reads find what was there before
         }
     }
 
@@ -175,38 +175,47 @@ impl Ahead {
     }
 }
 
-/// Whether its hot bytes are in small pages, and complete.
 fn may_move(seen: &Seen) -> bool {
-    seen.chunk.end().is_some() && seen.hot.as_ref().is_some_and(|hot| !hot.is_large())
+    seen.hot.as_ref().is_some_and(|hot| hot.may_move())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Engine;
     use crate::io::sim::{Faults, SimDisk};
     use crate::native::tests::driver::{Driver, read};
     use crate::native::tests::model::KEYS;
     use crate::native::tests::workload::options;
 
     #[test]
-    fn what_is_read_much_and_no_longer_written_moves_to_large_pages() {
+    fn what_is_read_much_moves_to_large_pages() {
         let disk = SimDisk::new(1, Faults::default());
         let chunk_bytes = 64 << 10;
         let running = crate::native::Options { background: true, ..options(chunk_bytes, 16 * chunk_bytes) };
         let mut driver = Driver::open(&disk, running, [0; KEYS]).unwrap();
-        let sealed = |driver: &Driver| -> Vec<Seen> {
-            driver.engine.chunks.view().iter().flatten().filter(|seen| seen.chunk.end().is_some() && seen.hot.is_some()).cloned().collect()
-        };
+        let hot =
+            |driver: &Driver| driver.engine.chunks.view().iter().flatten().filter(|seen| seen.hot.is_some()).cloned().collect::<Vec<_>>();
         let mut version = 0;
-        while sealed(&driver).len() < 3 {
+        let mut write = |driver: &mut Driver| {
             version += 1;
             driver.commit(false, &std::array::from_fn::<_, KEYS, _>(|key| (key, version))).unwrap();
+            version
+        };
+        while hot(&driver).len() < 3 {
+            write(&mut driver);
         }
         let keys: Vec<usize> = (0..KEYS).collect();
-        while sealed(&driver).iter().any(may_move) {
-            assert!(read(&driver.engine, &keys).into_iter().all(|found| found == Ok(version)));
+        while hot(&driver).iter().any(may_move) {
+            let version = write(&mut driver);
+            for _ in 0..100 {
+                assert!(read(&driver.engine, &keys).into_iter().all(|found| found == Ok(version)));
+            }
         }
+        let reads = driver.engine.counters().hot_reads;
+        let version = write(&mut driver);
         assert!(read(&driver.engine, &keys).into_iter().all(|found| found == Ok(version)));
+        assert_eq!(driver.engine.counters().hot_reads, reads + KEYS as u64, "what moved is still found in memory");
         driver.close();
     }
 }

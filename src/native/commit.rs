@@ -9,9 +9,11 @@ use super::frame::{BatchEntry, Digest, FrameHeader, FrameKind, LogEnd};
 use super::hot::HotRange;
 use super::index::{Index, Place};
 use super::log::{Log, Purpose, SyncWay, Wanted};
+use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
@@ -198,6 +200,26 @@ impl NativeEngine {
         add(&self.counters.batches, group.len() as u64);
         add(&self.counters.log_bytes, frame_len);
         Ok(())
+    }
+
+    /// Writes are refused for want of space, memory or descriptors, or they are taken again: says so in the log, unless the log
+    /// of the store does (`full`) or has done so for good.
+    pub(super) fn tell_of_refusals(&self, result: &Result<()>) {
+        match result {
+            Ok(()) if !self.refusing.load(Ordering::Relaxed) => {}
+            Ok(()) => {
+                if self.refusing.swap(false, Ordering::Relaxed) {
+                    log::write(log::Level::Info, "commit", &format!("store {}: writes succeed again", self.path));
+                }
+            }
+            Err(error) if (error.code == Code::DISK_FULL || error.transient) && !self.log.is_full() => {
+                if !self.refusing.load(Ordering::Relaxed) && self.refused_writes.note().is_some() {
+                    self.refusing.store(true, Ordering::Relaxed);
+                    log::write(log::Level::Warn, "commit", &error.message);
+                }
+            }
+            Err(_) => {}
+        }
     }
 
     /// Looks up `reads` in the index; the pin keeps the chunks they were found in.

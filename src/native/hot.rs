@@ -5,10 +5,14 @@
 //! whatever order they come in: that is what makes the `unsafe` here sound, and nobody outside can break it.
 #![allow(unsafe_code)]
 
+#[cfg(all(test, kv_model = "loom"))]
+mod models;
+
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::mapping::{LARGE_PAGE_BYTES, Mapping, PAGE_BYTES};
-use crate::base::sync::atomic::{AtomicU64, Ordering};
-use crate::base::sync::{Arc, Mutex};
+use crate::base::planted::{Bug, order, planted};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::{Arc, Mutex, watch};
 
 /// The memory of a chunk. In small pages to begin with: on virtual machines the first touch of a large one was seen to cost
 /// six times as much, which pays only where much is read.
@@ -33,6 +37,12 @@ impl Pages {
     }
 }
 
+/// Moving to large pages is given up after so many attempts to find a moment when nothing is being filled.
+const MOVE_ATTEMPTS_MAX: usize = 100;
+
+/// Commits wait while so many bytes are copied, at the most.
+const MOVE_LOCKED_BYTES_MAX: u64 = 1 << 20;
+
 /// Keeps the memory of one chunk that is no longer hot for the next: a page that was touched before is there at once.
 #[derive(Default)]
 pub struct HotPool {
@@ -48,6 +58,8 @@ pub struct HotChunk {
     /// Readers may see the bytes below this.
     readable: AtomicU64,
     ranges: Mutex<Ranges>,
+    /// Moving it has been tried in vain.
+    stays: AtomicBool,
 }
 
 struct Ranges {
@@ -70,9 +82,18 @@ impl HotChunk {
     pub fn new(bytes: u64, pool: &Arc<HotPool>) -> Option<Arc<HotChunk>> {
         let len = usize::try_from(bytes).ok().filter(|len| *len > 0)?;
         let spare = pool.spare.lock().take_if(|pages| pages.mapping.len() == len);
-        let pages = Some(spare.or_else(|| Pages::new(len))?);
-        let ranges = Mutex::new(Ranges { end: 0, open: Vec::new() });
-        Some(Arc::new(HotChunk { pages, pool: Arc::clone(pool), readable: AtomicU64::new(0), ranges }))
+        let pages = spare.or_else(|| Pages::new(len))?;
+        Some(HotChunk::with(pages, pool))
+    }
+
+    fn with(pages: Pages, pool: &Arc<HotPool>) -> Arc<HotChunk> {
+        Arc::new(HotChunk {
+            pages: Some(pages),
+            pool: Arc::clone(pool),
+            readable: AtomicU64::new(0),
+            ranges: Mutex::new(Ranges { end: 0, open: Vec::new() }),
+            stays: AtomicBool::new(false),
+        })
     }
 
     /// Bytes of memory it was made for.
@@ -92,36 +113,45 @@ impl HotChunk {
         }
     }
 
-    /// Whether it is in large pages.
-    pub fn is_large(&self) -> bool {
-        self.pages.as_ref().is_some_and(|pages| pages.large)
+    /// Whether it is worth trying to move it to large pages.
+    pub fn may_move(&self) -> bool {
+        self.pages.as_ref().is_some_and(|pages| !pages.large) && !self.stays.load(Ordering::Relaxed)
     }
 
-    /// A copy in large pages of what readers see now. Nothing can be added to it. `go_on` is called for each page; `None`
-    /// when it says no, or without memory.
-    pub fn copy_in_large_pages(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Arc<HotChunk>> {
+    /// A copy in large pages that takes the place of this one: nothing can be added to this one any more. `go_on` is called
+    /// for each page; `None` when it says no, without memory, or while commits leave no moment for it.
+    pub fn move_to_large_pages(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Arc<HotChunk>> {
         let mut pages = Pages::new(self.capacity() as usize)?;
         pages.mapping.prefer_large_pages();
         pages.large = true;
-        let copy = HotChunk {
-            pages: Some(pages),
-            pool: Arc::clone(&self.pool),
-            readable: AtomicU64::new(0),
-            ranges: Mutex::new(Ranges { end: 0, open: Vec::new() }),
-        };
-        let copy = Arc::new(copy);
-        let mut range = copy.reserve(0, self.readable.load(Ordering::Acquire) as usize)?;
-        while range.filled < range.len {
-            if !go_on() {
-                return None;
+        let copy = HotChunk::with(pages, &self.pool);
+        for _ in 0..MOVE_ATTEMPTS_MAX {
+            let end = self.readable.load(Ordering::Acquire);
+            while copy.readable.load(Ordering::Relaxed) < end {
+                if !go_on() {
+                    return None;
+                }
+                let at = copy.readable.load(Ordering::Relaxed);
+                copy.make_ready(at + LARGE_PAGE_BYTES as u64);
+                copy.append(self.read(at, LARGE_PAGE_BYTES.min((end - at) as usize)));
             }
-            let at = range.filled as u64;
-            copy.make_ready(at + LARGE_PAGE_BYTES as u64);
-            range.push(self.read(at, LARGE_PAGE_BYTES));
+            let mut ranges = self.ranges.lock();
+            if ranges.open.is_empty() && self.readable.load(Ordering::Acquire) - end <= MOVE_LOCKED_BYTES_MAX {
+                copy.append(self.read(end, MOVE_LOCKED_BYTES_MAX as usize));
+                copy.ranges.lock().end = ranges.end;
+                ranges.end = self.capacity();
+                return Some(copy);
+            }
         }
-        drop(range);
-        copy.ranges.lock().end = self.capacity();
-        Some(copy)
+        self.stays.store(true, Ordering::Relaxed);
+        None
+    }
+
+    /// Fills what comes next of a copy.
+    fn append(self: &Arc<Self>, bytes: &[u8]) {
+        if let Some(mut range) = self.reserve(self.readable.load(Ordering::Relaxed), bytes.len()) {
+            range.push(bytes);
+        }
     }
 
     /// Where the memory starts.
@@ -150,6 +180,7 @@ impl HotChunk {
         if len == 0 {
             return &[];
         }
+        watch::read_bytes(self.address(offset), len);
         // SAFETY: below `readable`, which is at most the capacity: initialised (by the kernel, then filled), and no writer
         // has a range there any more; none will: ranges are handed out by rising offset.
         unsafe { std::slice::from_raw_parts(self.start().add(offset as usize), len) }
@@ -178,6 +209,7 @@ impl HotRange {
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(self.len - self.filled);
+        watch::written_bytes(self.chunk.address(self.start + self.filled as u64), len);
         // SAFETY: inside this range, which nobody else has: it lies above `readable` until this is dropped.
         unsafe {
             let at = self.chunk.start().add(self.start as usize + self.filled);
@@ -209,8 +241,9 @@ impl Drop for HotRange {
         if let Some(at) = ranges.open.iter().position(|open| *open == start) {
             ranges.open.swap_remove(at);
         }
-        let readable = ranges.open.iter().copied().min().unwrap_or(ranges.end);
-        self.chunk.readable.fetch_max(readable, Ordering::Release);
+        let open = ranges.open.iter().copied().min().filter(|_| !planted(Bug::OpenRangeVisible));
+        let readable = open.unwrap_or(ranges.end);
+        self.chunk.readable.fetch_max(readable, order(Bug::HotWithoutOrder, Ordering::Release));
     }
 }
 
@@ -236,20 +269,35 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_has_what_readers_saw_and_takes_no_more() {
+    fn what_moves_to_large_pages_goes_on_there() {
         let pool = Arc::default();
         let hot = HotChunk::new(5 << 20, &pool).expect("memory");
         let bytes: Vec<u8> = (0..5 << 20).map(|i: u32| (i / 4096 * 31 + i) as u8).collect();
         let (first, rest) = bytes.split_at(3 << 20);
         hot.reserve(0, first.len()).expect("room").push(first);
-        assert!(hot.copy_in_large_pages(&mut || false).is_none(), "it was told to stop");
-        let copy = hot.copy_in_large_pages(&mut || true).expect("memory");
-        hot.reserve(3 << 20, rest.len()).expect("room").push(rest);
-        assert!(copy.is_large() && !hot.is_large());
-        assert!(copy.read(0, 5 << 20) == first && hot.read(0, 5 << 20) == bytes);
-        assert!(copy.reserve(3 << 20, 8).is_none());
+        assert!(hot.move_to_large_pages(&mut || false).is_none() && hot.may_move(), "it was told to stop");
+        // What comes while it is copied is copied, too.
+        let mut late = Some(&rest[..8]);
+        let copy = hot.move_to_large_pages(&mut || {
+            late.take().into_iter().for_each(|late| hot.reserve(3 << 20, late.len()).expect("room").push(late));
+            true
+        });
+        let copy = copy.expect("memory");
+        assert!(hot.may_move() && !copy.may_move());
+        assert!(hot.reserve((3 << 20) + 8, 8).is_none(), "it has moved");
+        copy.reserve((3 << 20) + 8, rest.len() - 8).expect("room").push(&rest[8..]);
+        assert!(copy.read(0, 5 << 20) == bytes && hot.read(0, 5 << 20) == &bytes[..(3 << 20) + 8]);
         drop((hot, copy));
-        assert!(HotChunk::new(5 << 20, &pool).expect("memory").is_large(), "the memory is used again as it is");
+        assert!(!HotChunk::new(5 << 20, &pool).expect("memory").may_move(), "the memory is used again as it is");
+    }
+
+    #[test]
+    fn what_is_always_being_filled_stays() {
+        let hot = HotChunk::new(1 << 20, &Arc::default()).expect("memory");
+        let open = hot.reserve(0, 100).expect("room");
+        assert!(hot.move_to_large_pages(&mut || true).is_none() && !hot.may_move());
+        drop(open);
+        assert!(hot.reserve(104, 100).is_some(), "it goes on where it is");
     }
 
     #[test]

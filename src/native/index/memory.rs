@@ -45,9 +45,7 @@ impl Memory {
     /// Bytes of memory taken.
     pub(super) fn bytes(&self) -> usize {
         let blocks = self.blocks.len() + self.spare.count.load(Ordering::Relaxed);
-        blocks * LARGE_PAGE_BYTES
-            + self.blocks.capacity() * size_of::<Mapping>()
-            + self.moving.capacity() * size_of::<Entry>()
+        blocks * LARGE_PAGE_BYTES + self.blocks.capacity() * size_of::<Mapping>() + self.moving.capacity() * size_of::<Entry>()
     }
 
     /// The blocks made ready beside, if there are fewer than there should be.

@@ -123,7 +123,9 @@ impl IndexMut<usize> for Table {
 
 impl Drop for Table {
     fn drop(&mut self) {
-        if self.is_small() && let Some(heap) = self.extents.pop() {
+        if self.is_small()
+            && let Some(heap) = self.extents.pop()
+        {
             let heap = std::ptr::slice_from_raw_parts_mut(heap.as_ptr(), self.lines);
             // SAFETY: leaked in `resize` as a box of just so many lines, and freed once.
             drop(unsafe { Box::from_raw(heap) });
