@@ -22,6 +22,9 @@ pub fn holds_but_for(bugs: &[Caught], explore: impl Fn() -> usize) {
         with_planted(Some(bug), explore).unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         return;
     }
+    // What stands in statics belongs to one run.
+    static ONE_AT_A_TIME: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock();
     let thread = std::thread::current();
     let name = thread.name().expect("a test has a name");
     let begun = Instant::now();
@@ -75,9 +78,6 @@ pub fn schedules(count: usize, program: fn()) -> usize {
     use shuttle::scheduler::{PctScheduler, RandomScheduler};
     use shuttle::{Config, MaxSteps, Runner};
 
-    // One at a time: what stands in statics belongs to one run.
-    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _alone = ONE_AT_A_TIME.lock().expect("nobody panics with it");
     let count = number("KVBATCH_MODEL_SCHEDULES", count);
     let seed = number("KVBATCH_MODEL_SEED", 1) as u64;
     let mut config = Config::new();
