@@ -1,9 +1,11 @@
 //! Locks and threads, in one place, so that a model checker or a simulator can stand in for them.
 
+mod brief;
 mod once;
 #[cfg(test)]
 pub mod shaken;
 
+pub use brief::{BriefGuard, BriefLock};
 pub use once::{LazyLock, OnceLock};
 
 pub use parking_lot::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
