@@ -8,7 +8,7 @@
 mod allocator;
 mod slab;
 
-pub use allocator::{Allocator, in_allocator};
+pub use allocator::{Allocator, calls_are_refused, without_calls};
 pub use slab::Slab;
 
 use crate::base::error::{Error, Result};

@@ -54,6 +54,8 @@ pub(super) struct Needs {
 struct Placed {
     place: Span,
     copy: Span,
+    /// Bytes that it takes.
+    held: usize,
     record_len: u32,
     key_at: u8,
     flags: u8,
@@ -96,6 +98,8 @@ pub(super) struct Work {
     pub complete: CompleteHook,
     /// The plan's results.
     pub hashes: Array<KeyHash>,
+    /// `hashes` are those of all operations.
+    pub hashed: bool,
     pub table: Array<u32>,
     pub writes: Array<WriteOp>,
     pub reads: Array<ReadOp>,
@@ -126,6 +130,7 @@ impl Work {
             census: Census::default(),
             complete: CompleteHook::default(),
             hashes: Array::new(allocator),
+            hashed: false,
             table: Array::new(allocator),
             writes: Array::new(allocator),
             reads: Array::new(allocator),
@@ -216,19 +221,11 @@ impl Work {
         }
         let keep_copy = hook.callback != 0;
         let record = Record { expiry_ms, ..Record::put(key, value) };
-        let before = self.added_bytes;
         let placed = match kind {
-            OpKind::Sync => Ok(Placed::default()),
-            OpKind::Get => self.add_read(settings, key),
-            OpKind::Delete => self.add_record(settings, &Record::delete(key)),
-            OpKind::Put | OpKind::Update => self.add_put(settings, &record, keep_copy),
-        };
-        let placed = match placed {
-            Ok(placed) => placed,
-            Err(error) => {
-                self.added_bytes = before;
-                return Err(error);
-            }
+            OpKind::Sync => Placed::default(),
+            OpKind::Get => self.add_read(settings, key)?,
+            OpKind::Delete => self.add_record(settings, &Record::delete(key))?,
+            OpKind::Put | OpKind::Update => self.add_put(settings, &record, keep_copy)?,
         };
         // Put together where it stays: read back whole from where its fields were just written one by one, it would have to wait.
         self.ops.push(Op {
@@ -243,7 +240,7 @@ impl Work {
             key_at: placed.key_at,
             flags: placed.flags,
         })?;
-        self.added_bytes += size_of::<Op>();
+        self.added_bytes += placed.held + size_of::<Op>();
         self.record_bytes += placed.record_len as usize;
         self.has_callbacks |= hook.callback != 0;
         self.has_outs |= hook.out_value != 0 || hook.out_len != 0;
@@ -282,8 +279,7 @@ impl Work {
     fn add_read(&mut self, settings: &Settings, key: &[u8]) -> Result<Placed> {
         self.check_budget(settings, key.len())?;
         let place = self.side.put(key.len(), [key, &[], &[]])?;
-        self.added_bytes += key.len();
-        Ok(Placed { place, ..Placed::default() })
+        Ok(Placed { place, held: key.len(), ..Placed::default() })
     }
 
     #[inline(always)]
@@ -293,8 +289,7 @@ impl Work {
         debug_assert!(!record.codec.names_dictionary(), "what a dictionary packed has more between key and value");
         let (head, key_at) = record.head();
         let place = self.records.put(len, [&head[..key_at], record.key, record.value])?;
-        self.added_bytes += len;
-        Ok(Placed { place, record_len: len as u32, key_at: key_at as u8, ..Placed::default() })
+        Ok(Placed { place, held: len, record_len: len as u32, key_at: key_at as u8, ..Placed::default() })
     }
 
     fn add_put(&mut self, settings: &Settings, record: &Record<'_>, keep_copy: bool) -> Result<Placed> {
@@ -334,7 +329,7 @@ impl Work {
         if let Some(copy) = copy {
             placed.copy = copy;
             placed.flags |= HAS_COPY;
-            self.added_bytes += value.len();
+            placed.held += value.len();
         }
         placed.flags |= PACKED;
         self.packed += 1;
@@ -345,6 +340,7 @@ impl Work {
     pub fn reserve_plan(&mut self) -> Result<()> {
         let count = self.ops.len();
         let slots = Needs::slots(count);
+        self.hashed = false;
         self.hashes.extend_to(count, KeyHash::default())?;
         self.table.extend_to(slots, 0)?;
         self.writes.reserve((self.census.puts + self.census.deletes + self.census.updates) as usize)?;

@@ -2,11 +2,12 @@
 //!
 //! Giving it up is a plain store, so a pair of lock and unlock costs one atomic step instead of two: that counts where each is done
 //! once per operation. The price: nobody is woken, who finds it taken looks again after a while. Must never be held over I/O or
-//! while waiting for anything else.
+//! while waiting for anything else. A model checker puts its own lock in its place.
 
+use super::atomic::{AtomicBool, Ordering};
+use super::{sleep, yield_now};
 use std::cell::UnsafeCell;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// Looks, close together, before the thread lets others have its core.
@@ -57,10 +58,10 @@ impl<T> BriefLock<T> {
             if looks < LOOKS {
                 std::hint::spin_loop();
             } else if looks < LOOKS + YIELDS {
-                std::thread::yield_now();
+                yield_now();
             } else {
                 looks = LOOKS;
-                std::thread::sleep(NAP);
+                sleep(NAP);
             }
         }
     }
@@ -119,7 +120,7 @@ mod tests {
                         assert_eq!(pair.0, pair.1);
                         pair.0 += 1;
                         if round % 1024 == 0 {
-                            std::thread::sleep(NAP); // the others come to their naps, too
+                            sleep(NAP); // the others come to their naps, too
                         }
                         pair.1 += 1;
                     }

@@ -1,25 +1,36 @@
 //! The caller's `alloc_func` and `free_func`, and whether a thread is inside one of them.
 //!
-//! Called by the arrays, arenas and slabs of this room; the edge asks `in_allocator`. Must never call one of the two without
+//! Called by the arrays, arenas and slabs of this room; the edge asks `calls_are_refused`. Must never call one of the two without
 //! marking the thread, unless they are the system's.
 
-use crate::base::sync::atomic::{AtomicBool, Ordering};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 thread_local! {
-    static IN_ALLOCATOR: Cell<bool> = const { Cell::new(false) };
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Some allocator of a caller's was ever called: before that no thread needs to look whether it is in one.
-static ANY_FOREIGN: AtomicBool = AtomicBool::new(false);
+/// Some thread was ever inside such a function: before that nobody needs to look whether it is.
+static EVER_REFUSED: AtomicBool = AtomicBool::new(false);
 
-/// Whether this thread is inside the caller's `alloc_func` or `free_func` right now: a call of the library from there
-/// could meet its own lock, so the edge refuses it.
+/// Whether this thread is inside a function of the caller that is called in the middle of the library's work (`alloc_func`,
+/// `free_func`, a log callback): a call of the library from there could meet its own lock, so the edge refuses it.
 #[inline]
-pub fn in_allocator() -> bool {
-    ANY_FOREIGN.load(Ordering::Relaxed) && IN_ALLOCATOR.get()
+pub fn calls_are_refused() -> bool {
+    EVER_REFUSED.load(Ordering::Relaxed) && REFUSED.get()
+}
+
+/// Calls such a function.
+pub fn without_calls<R>(function: impl FnOnce() -> R) -> R {
+    if !EVER_REFUSED.load(Ordering::Relaxed) {
+        EVER_REFUSED.store(true, Ordering::Relaxed); // this thread sees it, and it matters to no other
+    }
+    let before = REFUSED.replace(true);
+    let result = function();
+    REFUSED.set(before);
+    result
 }
 
 /// The caller's allocator. Both functions may be called from any thread.
@@ -54,17 +65,8 @@ impl Allocator {
         self.marked(|| unsafe { (self.free)(memory.as_ptr().cast()) });
     }
 
-    /// Has `in_allocator` say so while `call` calls one of the two functions, if they are not the system's.
+    /// `call` calls one of the two functions. The system's call nobody.
     fn marked<R>(&self, call: impl FnOnce() -> R) -> R {
-        if self.is_system() {
-            return call();
-        }
-        if !ANY_FOREIGN.load(Ordering::Relaxed) {
-            ANY_FOREIGN.store(true, Ordering::Relaxed); // this thread sees it, and it matters to no other
-        }
-        let before = IN_ALLOCATOR.replace(true);
-        let result = call();
-        IN_ALLOCATOR.set(before);
-        result
+        if self.is_system() { call() } else { without_calls(call) }
     }
 }
