@@ -9,6 +9,8 @@ CARGO      ?= cargo
 FILES      ?= /usr/include
 # For bench: make bench ARGS="--runs 5 only=get"
 ARGS       ?=
+# For models.
+SCHEDULES  ?= 200000
 # For endurance.
 MINUTES    ?= 10
 
@@ -112,6 +114,10 @@ $(TARGET_DIR)/bench/peers: $(PEER_FILES) benches/peers/tkrzw.cpp benches/peers/p
 soak:
 	@.ci/soak
 
+##  make models     the concurrency under model checkers: loom tries all ways, shuttle SCHEDULES=200000 of the whole batch room
+models:
+	@KVBATCH_MODEL_SCHEDULES=$(SCHEDULES) .ci/test models
+
 ##  make cli        the program kvbatch, target/release/kvbatch: looks after stores (docs/man/kvbatch.1)
 cli:
 	$(CARGO) build --release --features cli --bin kvbatch
@@ -140,5 +146,5 @@ include packaging/install.mk
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind asan tsan ubsan bench bench-full bench-studies bench-peers bench-parts bench-storage endurance \
-    ratios soak cli coverage headers man lint clean
+.PHONY: all help lib demo test examples valgrind asan tsan ubsan bench bench-full bench-studies bench-peers bench-parts bench-storage \
+    endurance ratios soak models cli coverage headers man lint clean

@@ -9,16 +9,14 @@
  */
 #include "kvserver/kvbatch.hpp"
 
-#include <cstdlib>
 #include <iostream>
 #include <string>
 #include <vector>
 
 int main(int argc, char **argv)
 try {
-    if (argc > 1)
-        setenv("KVBATCH_STORE", argv[1], 1);
-    kvbatch::manager manager; // opens the store; its destructor closes it
+    /* Opens the store; its destructor closes it. */
+    kvbatch::manager manager = argc > 1 ? kvbatch::manager(argv[1]) : kvbatch::manager();
 
     /* Several batches in flight; each future is ready when all of its batch is on stable storage. */
     std::vector<kvbatch::batch> batches;

@@ -1,6 +1,6 @@
 /* test_full_disk.c: a store that has filled its disk: everything is still read, deletes are taken, compaction makes room with what
  * was kept back for it, and writes come back, all in one process. Needs a small file system of its own. */
-#include "kvtest.h"
+#include "log_case.h"
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
@@ -70,6 +70,7 @@ SLOW_TEST(a_store_that_has_filled_its_disk_can_be_emptied_and_filled_again) {
     setenv("KVBATCH_STORE", "small/store", 1);
     static char there[KEYS_MAX], names[64][256], message[1000];
     manager_t *m = open_default();
+    listen_from(KV_LOG_INFO);
     long keys = 0;
     int code;
     while ((code = try_put(m, keys, message, sizeof message)) == KV_SUCCESS) {
@@ -84,6 +85,8 @@ SLOW_TEST(a_store_that_has_filled_its_disk_can_be_emptied_and_filled_again) {
     CHECK((uint64_t)s.f_bavail * s.f_frsize > 40u << 20); /* and is there for what is to come */
     for (int i = 0; i < 20; i++) CHECK_CODE(try_put(m, keys, message, sizeof message), KV_ERR_DISK_FULL);
     CHECK(strstr(message, "delete keys") != NULL);
+    HEARD(1, KV_LOG_WARN, "the disk is full: delete keys", "os error 28"); /* once, not for each that is refused */
+    HEARD(0, -1, "small/store", "there is room again");
     check(m, there, keys + 1);
     for (long key = 0; key < keys; key += 2 * 16) {
         batch_t *b = new_batch(m, 16);
@@ -101,6 +104,7 @@ SLOW_TEST(a_store_that_has_filled_its_disk_can_be_emptied_and_filled_again) {
         there[keys++] = 1;
     }
     CHECK(counter(m, "chunks_removed") >= 1);
+    CHECK(heard(KV_LOG_INFO, "small/store", "there is room again") >= 1);
     check(m, there, keys);
     for (int reopened = 0; reopened < 2; reopened++) {
         close_manager(m);

@@ -158,6 +158,58 @@ TEST(a_get_sees_the_state_before_or_after_a_later_batch) {
     close_manager(m);
 }
 
+/* Batches of reads may go ahead of writes of other keys. All the same, what each of them reads is the state after some batch that
+ * was not submitted before its turn, and never a mixture. */
+TEST(reads_fit_in_where_they_were_submitted_or_later) {
+    enum { KEYS = 12, STEPS = 600, AT_ONCE = 40, READS = 3 };
+    static int state[STEPS + 1][KEYS]; /* after so many writing batches: who wrote the key last */
+    struct { batch_t *batch; int from, keys[READS]; probe_t p[READS]; } slots[AT_ONCE] = {0}, *slot;
+    manager_t *m = open_default();
+    unsigned random = 1;
+    int writes = 0, reads_done = 0;
+    char key[16], value[16];
+    for (int step = 0; step < STEPS + AT_ONCE; step++) {
+        slot = &slots[step % AT_ONCE];
+        if (slot->batch) {
+            CHECK_OK(kv_async_batch_wait(slot->batch, FOREVER));
+            kv_async_batch_destroy(slot->batch);
+            int fits = slot->from < 0; /* a batch that wrote */
+            for (int at = slot->from; at <= writes && !fits; at++) {
+                fits = 1;
+                for (int i = 0; i < READS; i++) {
+                    int wrote = state[at][slot->keys[i]];
+                    snprintf(value, sizeof value, "%d", wrote);
+                    fits &= wrote ? slot->p[i].result == KV_SUCCESS && strcmp(slot->p[i].value, value) == 0
+                                  : slot->p[i].result == KV_ERR_KEY_NOT_FOUND;
+                }
+            }
+            CHECK(fits);
+            reads_done += slot->from >= 0;
+        }
+        memset(slot, 0, sizeof *slot);
+        if (step >= STEPS) continue;
+        slot->batch = new_batch(m, KEYS);
+        int is_read = (random = random * 1103515245 + 12345) >> 16 & 1;
+        slot->from = is_read ? writes : -1;
+        if (!is_read) {
+            writes++;
+            memcpy(state[writes], state[writes - 1], sizeof state[0]);
+        }
+        for (int i = 0; i < READS; i++) {
+            int k = (int)(((random = random * 1103515245 + 12345) >> 16) % KEYS);
+            snprintf(key, sizeof key, "k%d", k);
+            snprintf(value, sizeof value, "%d", writes);
+            slot->keys[i] = k;
+            if (is_read) add_get(slot->batch, key, &slot->p[i]);
+            else add_put(slot->batch, key, value);
+            if (!is_read) state[writes][k] = writes;
+        }
+        submit(slot->batch);
+    }
+    CHECK(reads_done > STEPS / 4 && reads_done < STEPS * 3 / 4);
+    close_manager(m);
+}
+
 TEST(overlapping_submits_end_with_the_last_submitted) {
     manager_t *m = open_default();
     enum { N = 50 };

@@ -1,5 +1,5 @@
 /* test_stuck_disk.c: a disk that hangs on command (fake_disk.h) keeps batches in the queue: they can be cancelled, they time out, and
- * neither waits for the disk. */
+ * neither waits for the disk; nor do reads of other keys. */
 #include "fake_disk.h"
 
 enum { QUEUED = 40, VALUE = 600000 };
@@ -159,3 +159,41 @@ TEST(timeout_ms_does_not_touch_what_is_being_executed) {
     close_manager(helper);
 }
 
+TEST(only_reads_of_keys_that_are_being_written_wait_for_a_stuck_disk) {
+    enum { IMPATIENT_MS = 10 };
+    manager_t *m = open_default();
+    put_one(m, "a", "old");
+    put_one(m, "b", "old");
+    put_one(m, "c", "old");
+    disk_write.stuck = disk_sync.stuck = 1;
+    batch_t *hangs = new_batch(m, 1), *in_line = new_batch(m, 2), *of_a = new_batch(m, 2), *of_b = new_batch(m, 2);
+    add_put(hangs, "a", "new");
+    submit(hangs);
+    while (disk_write.waiting + disk_sync.waiting == 0) sleep_ms(1);
+    add_put(in_line, "b", "new");
+    add_delete(in_line, "gone");
+    submit(in_line);
+    probe_t a = {0}, b = {0}, gone = {0}, c = {0};
+    add_get(of_a, "c", &c);
+    add_get(of_a, "a", &a);
+    submit(of_a);
+    add_get(of_b, "b", &b);
+    add_get(of_b, "gone", &gone);
+    submit(of_b);
+    for (int i = 0; i < 100; i++) {
+        EXPECT(m, "c", "old"); /* while the disk hangs */
+        EXPECT_MISS(m, "never there");
+    }
+    CHECK_ERR(kv_async_batch_wait(of_a, IMPATIENT_MS), KV_ERR_TIMEOUT);
+    CHECK_ERR(kv_async_batch_wait(of_b, IMPATIENT_MS), KV_ERR_TIMEOUT);
+    CHECK_EQ_INT(kv_async_batch_get_status(hangs), ST_COMPLETING);
+    heal(&disk_write);
+    heal(&disk_sync);
+    CHECK_OK(kv_async_batch_wait(of_b, FOREVER));
+    CHECK_OK(kv_async_batch_wait(of_a, FOREVER));
+    CHECK_EQ_STR(a.value, "new");
+    CHECK_EQ_STR(b.value, "new");
+    CHECK_EQ_STR(c.value, "old");
+    CHECK_CODE(gone.result, KV_ERR_KEY_NOT_FOUND);
+    close_manager(m);
+}

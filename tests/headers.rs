@@ -25,7 +25,7 @@ struct Header {
 }
 
 /// Callers lean on what the original headers pull in: the includes are part of the contract.
-const HEADERS: [Header; 3] = [
+const HEADERS: [Header; 4] = [
     Header {
         name: "kv_error.h",
         guard: "__KV_ERROR_H__",
@@ -97,6 +97,17 @@ const HEADERS: [Header; 3] = [
             "kv_async_batch_complete_callback_t",
         ],
     },
+    Header {
+        name: "kv_batch_ext.h",
+        guard: "KV_BATCH_EXT_H",
+        about: "What goes beyond the three other headers: stores by URL, more operations, outcomes, backups, log lines, the version.\n \
+                * docs/C_API.md holds the rules common to all functions: handles, ownership, threads, errors, callbacks, fork.",
+        sources: &["src/ffi/ext.rs", "src/ffi/log.rs", "src/ffi/version.rs"],
+        system: &["stddef.h", "stdint.h"],
+        own: &["kv_error.h", "kv_async_batch_io.h"],
+        macros: Some("cbindgen/macros_ext.h"),
+        types: &["kv_log_callback_t", "kv_batch_id_t", "kv_batch_outcome_t"],
+    },
 ];
 
 fn root() -> &'static Path {
@@ -119,7 +130,9 @@ fn generate(header: &Header) -> String {
         no_includes: true,
         sys_includes: owned(header.system),
         includes: owned(header.own),
-        trailer: header.macros.map(|file| std::fs::read_to_string(root().join(file)).unwrap().trim_end().to_owned()),
+        trailer: header
+            .macros
+            .map(|file| std::fs::read_to_string(root().join(file)).unwrap().trim_end().replace("@VERSION@", env!("CARGO_PKG_VERSION"))),
         ..Config::default()
     };
     config.export.include = owned(header.types);
@@ -127,6 +140,7 @@ fn generate(header: &Header) -> String {
     for (inside, outside) in [
         ("kv_async_batch_op_type_raw", "enum kv_async_batch_op_type_e"),
         ("kv_async_batch_status_raw", "enum kv_async_batch_status_e"),
+        ("kv_batch_outcome_raw", "enum kv_batch_outcome_e"),
         ("kv_uring_op_type_raw", "enum kv_uring_op_type_e"),
         ("kv_uring_req_status_raw", "enum kv_uring_req_status_e"),
         ("iovec_raw", "struct iovec"),
@@ -179,10 +193,11 @@ fn codes_are_those_of_the_table() {
 }
 
 /// Each header alone, once and twice, and all of them in both orders; with layouts asserted where the language can.
-const PROGRAMS: [(&str, &str); 6] = [
+const PROGRAMS: [(&str, &str); 7] = [
     ("error", "#include \"kvserver/kv_error.h\"\n#include \"kvserver/kv_error.h\"\n"),
     ("uring", "#include \"kvserver/kv_io_uring.h\"\n#include \"kvserver/kv_io_uring.h\"\n"),
     ("batch", "#include \"kvserver/kv_async_batch_io.h\"\n#include \"kvserver/kv_async_batch_io.h\"\n"),
+    ("ext", "#include \"kvserver/kv_batch_ext.h\"\n#include \"kvserver/kv_batch_ext.h\"\n"),
     ("once", "#include <kv_async_batch_io.h>\n"),
     ("order", "#include \"kvserver/kv_io_uring.h\"\n#include \"kvserver/kv_async_batch_io.h\"\n#include \"kvserver/kv_error.h\"\n"),
     ("use", include_str!("use_headers.c")),

@@ -93,6 +93,43 @@ TEST(values_come_back_through_futures)
     CHECK(manager.stats().failed_operations == 0);
 }
 
+TEST(a_store_is_named_by_its_url)
+{
+    {
+        kvbatch::manager one("file:one?min_fill_rate=40"), other(std::string("other"));
+        store(one, "k", "of one");
+        store(other, "k", "of other");
+        CHECK(stored(one, "k") == "of one");
+        CHECK(stored(other, "k") == "of other");
+    }
+    kvbatch::config settings = kvbatch::default_config();
+    settings.max_batch_size = 1;
+    std::error_code ec;
+    kvbatch::manager again("one", settings, ec);
+    CHECK(!ec && stored(again, "k") == "of one");
+    kvbatch::batch batch(again);
+    batch.put("k", "v");
+    CHECK(thrown_code([&] { batch.put("l", "v"); }) == KV_ERR_BATCH_FULL);
+    CHECK(thrown_code([] { kvbatch::manager none("file:x?no_option=1"); }) == KV_ERR_INVALID_PARAM);
+    kvbatch::manager none("", settings, ec);
+    CHECK(ec.value() == KV_ERR_INVALID_PARAM && none.get() == nullptr);
+}
+
+TEST(an_update_needs_a_key_that_is_there)
+{
+    kvbatch::manager manager;
+    store(manager, "there", "old");
+    kvbatch::batch batch(manager);
+    int code = -1;
+    batch.update("there", "new");
+    std::error_code ec;
+    batch.update("missing", "new", [&code](const kvbatch::operation &op) { code = op.code(); }, ec);
+    CHECK(!ec);
+    CHECK(thrown_code([&] { batch.submit().get(); }) == KV_ERR_BATCH_FAILED);
+    CHECK(code == KV_ERR_KEY_NOT_FOUND);
+    CHECK(stored(manager, "there") == "new" && !stored(manager, "missing").has_value());
+}
+
 TEST(callbacks_see_their_operations_in_order)
 {
     kvbatch::manager manager;

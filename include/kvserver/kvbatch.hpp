@@ -3,7 +3,7 @@
  * Managers and batches for C++17 and later: objects that give back what they hold, callbacks as std::function, the end of
  * a batch as std::future, errors as exceptions or as std::error_code.
  *
- * Header only, over kv_async_batch_io.h; link the library as for C. docs/C_API.md holds the rules common to all functions.
+ * Header only, over kv_async_batch_io.h and kv_batch_ext.h; link the library as for C. docs/C_API.md holds the rules common to all functions.
  * Written by hand; ffi-tests/cpp/test_wrapper.cpp holds it to what it says.
  *
  * Every function that can fail comes twice: one throws kvbatch::error; the other takes a std::error_code as its last
@@ -19,7 +19,7 @@
 #ifndef KVBATCH_HPP
 #define KVBATCH_HPP
 
-#include "kv_async_batch_io.h"
+#include "kv_batch_ext.h"
 
 #include <chrono>
 #include <cstddef>
@@ -263,6 +263,27 @@ public:
             raw_.reset();
     }
 
+    /**
+     * Makes a manager and opens the store at `url`: a directory, "file:PATH?OPTIONS", "memory:" or "memory:NAME".
+     *
+     * Throws what kv_async_batch_manager_create_at() and kv_async_batch_manager_start() return as codes.
+     */
+    explicit manager(const std::string &url, const config &settings = default_config())
+        : raw_(kv_async_batch_manager_create_at(&settings, url.c_str()))
+    {
+        detail::check(raw_ ? KV_SUCCESS : detail::last_code());
+        detail::check(kv_async_batch_manager_start(raw_.get()));
+    }
+
+    /** The same without exceptions: on failure the object is empty, and the thread's kv_get_last_error() has the words. */
+    manager(const std::string &url, const config &settings, std::error_code &ec) noexcept
+        : raw_(kv_async_batch_manager_create_at(&settings, url.c_str()))
+    {
+        ec = make_error_code(raw_ ? kv_async_batch_manager_start(raw_.get()) : detail::last_code());
+        if (ec)
+            raw_.reset();
+    }
+
     /** Takes over a manager of the C interface, started or not; NULL: empty. */
     explicit manager(kv_async_batch_manager_t *raw) noexcept : raw_(raw) {}
 
@@ -354,6 +375,17 @@ public:
     void put(std::string_view key, std::string_view value, operation_callback callback, std::error_code &ec) noexcept
     {
         ec = make_error_code(guarded([&] { return add_put(key, value, std::move(callback)); }));
+    }
+
+    /** Adds an UPDATE: stores the value if the key is there; else the operation fails with KV_ERR_KEY_NOT_FOUND. */
+    void update(std::string_view key, std::string_view value, operation_callback callback = {})
+    {
+        detail::check(add_update(key, value, std::move(callback)));
+    }
+    /** The same without exceptions. */
+    void update(std::string_view key, std::string_view value, operation_callback callback, std::error_code &ec) noexcept
+    {
+        ec = make_error_code(guarded([&] { return add_update(key, value, std::move(callback)); }));
     }
 
     /** Adds a GET; the callback gets the value. */
@@ -509,6 +541,13 @@ private:
     {
         return add(std::move(callback), [&](kv_async_batch_callback_t function, void *data) {
             return kv_async_batch_put(raw_.get(), bytes(key), key.size(), bytes(value), value.size(), function, data);
+        });
+    }
+
+    int add_update(std::string_view key, std::string_view value, operation_callback callback)
+    {
+        return add(std::move(callback), [&](kv_async_batch_callback_t function, void *data) {
+            return kv_async_batch_update(raw_.get(), bytes(key), key.size(), bytes(value), value.size(), function, data);
         });
     }
 

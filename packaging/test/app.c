@@ -1,9 +1,10 @@
-/* What a program in C has of an installed library: both ways to name a header, all three of the original ones, variables and
+/* What a program in C has of an installed library: both ways to name a header, all of them, variables and
  * functions with variable arguments. Argument: a store. Built by packaging/test/run and CMakeLists.txt. */
 #define _GNU_SOURCE
 #include <kvserver/kv_async_batch_io.h>
 #include "kv_error.h"
 #include "kv_io_uring.h"
+#include "kv_batch_ext.h"
 
 static int is_one(const char *what, int condition)
 {
@@ -32,6 +33,7 @@ int main(int argc, char **argv)
     kv_uring_t *ring = kv_uring_create(NULL);
     good &= is_one("ring", kv_uring_start(ring) == KV_SUCCESS);
     kv_uring_destroy(ring);
+    good &= is_one("version", strcmp(kv_batch_version(), KV_BATCH_VERSION) == 0);
     KV_ERROR(KV_ERR_BATCH_FULL, "%s %d", "words", 3);
     good &= is_one("error", strcmp(kv_get_last_error()->message, "words 3") == 0);
     good &= is_one("mirror", g_error_ctx.last_error.code == KV_ERR_BATCH_FULL);

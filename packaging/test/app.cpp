@@ -1,14 +1,13 @@
 /* What a program in C++ has of an installed library. Argument: a store. Built by packaging/test/run and CMakeLists.txt. */
 #include <kvserver/kvbatch.hpp>
 
-#include <cstdlib>
 #include <iostream>
 
 int main(int argc, char **argv)
 try {
-    if (argc != 2 || setenv("KVBATCH_STORE", argv[1], 1) != 0)
+    if (argc != 2)
         return 2;
-    kvbatch::manager manager;
+    kvbatch::manager manager(argv[1]);
     kvbatch::batch batch(manager);
     batch.put("key", "value");
     auto value = batch.get("key");

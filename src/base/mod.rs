@@ -7,6 +7,9 @@ pub mod error;
 pub mod hash;
 pub mod limits;
 pub mod log;
+pub mod mapping;
+#[cfg(all(test, kv_model))]
+pub mod models;
 pub mod planted;
 pub mod prefetch;
 pub mod random;

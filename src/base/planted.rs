@@ -2,6 +2,8 @@
 //!
 //! Without the feature `planted` every question is `false` at compile time. Nothing but tests may call `with_planted`.
 
+use std::sync::atomic::Ordering;
+
 /// One fault that a test can switch on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -86,6 +88,54 @@ pub enum Bug {
     ManifestCoversMore = 39,
     /// Readers can come in between the batches of a group, and between the writes of a batch.
     VisibleInParts = 40,
+    /// A handle is looked up without an order between what was put behind it and the look.
+    PinWithoutOrder = 41,
+    /// New slots of the table of handles are shown before they are made.
+    SegmentWithoutOrder = 42,
+    /// A pin ends without an order between the last look at the object and its end.
+    UnpinnedTooEarly = 43,
+    /// A slot is emptied by all who find it going.
+    EmptiedTwice = 44,
+    /// A slot that is used again takes the tokens of the object before.
+    OldTokenFits = 45,
+    /// Two handles are given one slot.
+    SlotGivenTwice = 46,
+    /// A batch that is created while its manager goes looks before it can be seen.
+    FenceLeftOut = 47,
+    /// Whoever waits is not told that the last callback has returned.
+    EndUntold = 48,
+    /// A cancel that came too late says that it came in time.
+    CancelClaimed = 49,
+    /// Destroying does not wait for what is in flight.
+    DestroyedInFlight = 50,
+    /// A batch that was destroyed keeps its memory.
+    MemoryKept = 51,
+    /// Whoever stops is not told that the last batch has landed.
+    LandingUntold = 52,
+    /// Stopping does not wait for what is in flight.
+    StopDoesNotDrain = 53,
+    /// The hot log shows bytes without an order between filling and reading them.
+    HotWithoutOrder = 54,
+    /// The hot log shows ranges that are being filled.
+    OpenRangeVisible = 55,
+    /// Turns that are given up let nobody in.
+    TurnKept = 56,
+    /// Who stages alone does not wait for what was staged before to be published.
+    AloneTooEarly = 61,
+    /// A call that reads with helpers returns before they are out.
+    HelpersLeftInside = 57,
+    /// Who rings finds nobody asleep who has just gone to sleep.
+    BellUnheard = 58,
+    /// Whoever waits for a request is not told that it has ended.
+    RequestEndUntold = 62,
+    /// A ring's thread that sleeps is not woken by a submit.
+    ReaperAsleep = 63,
+    /// A batch that nobody waits for is handed over for delivery without a word.
+    DeliveryUntold = 59,
+    /// A worker that sleeps is not woken by a submit.
+    WorkerAsleep = 60,
+    /// Batches of reads go ahead of every write.
+    ReadsPassAll = 64,
 }
 
 #[cfg(feature = "planted")]
@@ -103,10 +153,16 @@ pub fn planted(bug: Bug) -> bool {
     }
 }
 
+/// `strong`, or no order at all where `bug` is switched on.
+#[inline(always)]
+pub fn order(bug: Bug, strong: Ordering) -> Ordering {
+    if planted(bug) { Ordering::Relaxed } else { strong }
+}
+
 /// Runs `body` with `bug` (or none) switched on, for the whole process: one such run at a time. A panic is handed back.
 #[cfg(feature = "planted")]
 pub fn with_planted<T>(bug: Option<Bug>, body: impl FnOnce() -> T) -> std::thread::Result<T> {
-    static ONE_AT_A_TIME: super::sync::Mutex<()> = super::sync::Mutex::new(());
+    static ONE_AT_A_TIME: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
     let _alone = ONE_AT_A_TIME.lock();
     PLANTED.store(bug.map_or(0, |bug| bug as u32), std::sync::atomic::Ordering::Relaxed);
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));

@@ -1,22 +1,44 @@
-//! Locks and threads, in one place, so that a model checker or a simulator can stand in for them.
+//! Locks, atomics and threads, in one place, so that a model checker can stand in for them.
+//!
+//! The whole crate takes them from here. With `--cfg kv_model="loom"` or `"shuttle"` (`make models`) they are the checker's
+//! (`modelled`), in unit tests locks can be shaken (`shaken`); else they are parking_lot's and std's themselves, and nothing
+//! stands in between. What lives as long as the process and has no order to keep (ids, flags of a fork) stays std's.
 
+#[cfg(kv_model)]
+mod modelled;
 mod once;
 #[cfg(test)]
+#[cfg_attr(kv_model, allow(dead_code))]
 pub mod shaken;
+pub mod watch;
 
+#[cfg(kv_model)]
+pub(crate) use modelled::thread_local;
+#[cfg(kv_model)]
+pub use modelled::{Condvar, JoinHandle, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic, sleep, yield_now};
 pub use once::{LazyLock, OnceLock};
-
-pub use parking_lot::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard};
-#[cfg(not(test))]
+#[cfg(all(not(test), not(kv_model)))]
 pub use parking_lot::{Mutex, RwLock};
-#[cfg(test)]
+#[cfg(all(test, not(kv_model)))]
 pub use shaken::{Mutex, RwLock};
 pub use std::sync::Arc;
-pub use std::sync::atomic;
+#[cfg(not(kv_model))]
+pub(crate) use std::thread_local;
+#[cfg(not(kv_model))]
+pub use {
+    parking_lot::{Condvar, MutexGuard, RwLockReadGuard, RwLockWriteGuard},
+    std::sync::atomic,
+    std::thread::{JoinHandle, sleep, yield_now},
+};
 
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
-use std::thread::{JoinHandle, Scope, ScopedJoinHandle};
+use std::thread::{Scope, ScopedJoinHandle};
+
+#[cfg(kv_model)]
+use modelled::ThreadBuilder;
+#[cfg(not(kv_model))]
+use std::thread::Builder as ThreadBuilder;
 
 /// Stack of a library thread, in bytes: user callbacks run on some of them.
 const STACK_BYTES: usize = 8 << 20;
@@ -25,12 +47,12 @@ const STACK_BYTES: usize = 8 << 20;
 pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>> {
     let body = as_shaken(body);
     let blocked = SignalsBlocked::new();
-    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body);
+    let thread = ThreadBuilder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body);
     drop(blocked);
     thread.map_err(|e| cannot_create(name, &e))
 }
 
-/// Like `spawn`, for a thread that ends within `scope`.
+/// Like `spawn`, for a thread that ends within `scope`. Checkers do not see it: it shares nothing that changes.
 pub fn spawn_scoped<'scope, T: Send + 'scope>(
     name: &str,
     scope: &'scope Scope<'scope, '_>,
@@ -44,7 +66,7 @@ pub fn spawn_scoped<'scope, T: Send + 'scope>(
 }
 
 /// A thread of a test that shakes its locks starts threads that do.
-#[cfg(test)]
+#[cfg(all(test, not(kv_model)))]
 fn as_shaken<T>(body: impl FnOnce() -> T) -> impl FnOnce() -> T {
     let seed = shaken::handed_down();
     move || {
@@ -53,7 +75,7 @@ fn as_shaken<T>(body: impl FnOnce() -> T) -> impl FnOnce() -> T {
     }
 }
 
-#[cfg(not(test))]
+#[cfg(any(not(test), kv_model))]
 fn as_shaken<T>(body: impl FnOnce() -> T) -> impl FnOnce() -> T {
     body
 }

@@ -191,7 +191,7 @@ impl Context {
         let reads_only = writes == 0 && work.census.syncs == 0;
         let alone = work.census.updates > 0 || (self.settings().fail_fast && work.census.gets > 0 && writes > 0);
         let deadline = clock::deadline(self.settings().timeout_ms.into());
-        let entry = Entry { context: Arc::clone(self), work: Some(work), deadline, place: Place::Read { after: 0 } };
+        let entry = Entry { context: Arc::clone(self), work: Some(work), deadline, place: Place::Read { after: 0 }, keys: None };
         state.operations = operations;
         state.submitted_at = Some(began);
         state.lane = Some(Arc::clone(&lane));
@@ -271,11 +271,13 @@ impl Context {
         self.manager.leave_flight(); // first: who has waited may submit the next batch
         state.delivery = Delivery::Done;
         state.lane = None;
-        if state.destroyed {
+        if state.destroyed && !planted(Bug::MemoryKept) {
             self.drop_work(&mut state);
         }
         drop(state);
-        self.changed.notify_all();
+        if !planted(Bug::EndUntold) {
+            self.changed.notify_all();
+        }
     }
 
     fn drop_work(&self, state: &mut State) {
@@ -308,6 +310,7 @@ impl Context {
                         entry.end_unexecuted(Error::new(Code::CANCELLED, "the batch was cancelled before anybody began to execute it"));
                         Ok(())
                     }
+                    None if planted(Bug::CancelClaimed) => Ok(()),
                     None => Err(too_late()),
                 }
             }
@@ -360,11 +363,11 @@ impl Context {
             }
             state.delivery != Delivery::Done
         };
-        if in_flight && !self.is_delivered_by_this_thread() {
+        if in_flight && !self.is_delivered_by_this_thread() && !planted(Bug::DestroyedInFlight) {
             self.wait_for_end();
         }
         let mut state = self.state.lock();
-        if state.delivery == Delivery::Done {
+        if state.delivery == Delivery::Done && !planted(Bug::MemoryKept) {
             self.drop_work(&mut state);
         }
     }

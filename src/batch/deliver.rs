@@ -7,12 +7,11 @@ use super::context::{Context, State};
 use super::scope::{CallbackScope, thread_mark};
 use crate::base::log;
 use crate::base::planted::{Bug, planted};
-use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How far the delivery of a batch has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +37,7 @@ impl Context {
         state.delivery = Delivery::By(thread_mark());
         drop(state);
         let scope = CallbackScope::enter(self.manager.id());
+        let begun = Instant::now();
         let outcome = work.outcome();
         // The edge guards the caller's functions; should it fail itself, the batch ends all the same.
         let called = catch_unwind(AssertUnwindSafe(|| {
@@ -59,6 +59,16 @@ impl Context {
             }
         }));
         drop(scope);
+        let taken = begun.elapsed();
+        if taken >= SLOW_CALLBACKS {
+            let text = format!(
+                "the callbacks of a batch of {} operations took {} ms and held up whoever waits for it: \
+                 hand long work to a thread of your own",
+                outcome.completed + outcome.failed + outcome.cancelled,
+                taken.as_millis()
+            );
+            log::write(log::Level::Warn, "deliver", &text);
+        }
         if called.is_err() || completed.is_err() {
             log::write(log::Level::Error, "deliver", "internal error while callbacks were called: some may be missing");
         }
@@ -77,6 +87,9 @@ impl State {
         matches!(self.delivery, Delivery::By(_))
     }
 }
+
+/// Callbacks of one batch that take longer together have a line in the log.
+const SLOW_CALLBACKS: Duration = Duration::from_secs(1);
 
 /// A delivery thread beyond the first ends when it had nothing to do for this long.
 const SPARE_THREAD_IDLE: Duration = Duration::from_secs(10);
@@ -120,8 +133,11 @@ impl Deliveries {
         ready.batches.push_back(context);
         if ready.idle >= ready.batches.len() || ready.running >= THREADS_MAX {
             drop(ready);
-            self.ready.1.notify_one();
+            if !planted(Bug::DeliveryUntold) {
+                self.ready.1.notify_one();
+            }
         } else if let Err(error) = self.add_thread(&mut ready) {
+            drop(ready);
             log::write(log::Level::Warn, "deliver", &error.message); // the ones there are will come to it
         }
     }

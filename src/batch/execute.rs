@@ -9,6 +9,7 @@ use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::log;
+use crate::base::sync;
 use crate::engine::{Commit, NO_BATCH, Pin, ReadHints, Turn, Writes};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
@@ -101,7 +102,7 @@ impl Lane {
             }
             left -= 1;
             count(&self.counters.retries, 1);
-            std::thread::sleep(pause);
+            sync::sleep(pause);
             true
         }
     }

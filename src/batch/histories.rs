@@ -10,7 +10,6 @@ use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHasher;
 use crate::base::random::Random;
-use crate::base::sync::atomic::{AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::engine::{BatchId, BatchOutcome, Commit, Counters, Engine, IoReport, Pin, ReadHints, ReadOp, Reader, Turn};
 use crate::native::tests::histories::{Session, try_run};
@@ -19,6 +18,7 @@ use crate::native::tests::model::{State, key_bytes, value_bytes, version_of};
 use crate::native::tests::sweep::{Counts, Sweep};
 use crate::store::registry::put_under;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// A group's place in the order, the batch's place in the group, and how it went.
 type Overheard = ((u64, usize), Fate);

@@ -2,22 +2,23 @@
 //!
 //! All managers of a store share its lane. Batches that write stand in line; whoever comes first, a worker thread or a
 //! thread in `wait`, takes a group from the front and draws the group's turn under the same lock, so that the order of
-//! submits is the order of commits. Batches that only read stand aside and go as soon as everything that was submitted
-//! before them has been published. Nothing here does I/O or calls a caller's function.
+//! submits is the order of commits. Batches that only read stand aside and go as soon as every write to one of their keys
+//! that was submitted before them has been published. Nothing here does I/O or calls a caller's function.
 
 use super::context::Context;
 use super::deliver::Deliveries;
 use super::grouping::Grouping;
+use super::keys::{Flight, KEPT_SETS, KeySet, Unpublished};
 use super::settings::Settings;
 use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::limits::{GROUP_BATCHES_MAX, GROUPS_IN_FLIGHT_MAX};
-use crate::base::sync::atomic::{AtomicU64, Ordering};
-use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use crate::base::planted::{Bug, planted};
+use crate::base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
 use crate::engine::{BatchId, Engine, Turn};
 use std::collections::VecDeque;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Threads that execute batches nobody waits for: two, so that one group forms while another is being flushed.
@@ -37,6 +38,8 @@ pub(super) struct Entry {
     pub work: Option<Box<Work>>,
     pub deadline: Option<Instant>,
     pub place: Place,
+    /// The keys that it writes, if anybody may ask.
+    pub keys: Option<Arc<KeySet>>,
 }
 
 /// Where an entry stands.
@@ -44,7 +47,8 @@ pub(super) struct Entry {
 pub(super) enum Place {
     /// In line with other writes; rising.
     Write { number: u64, alone: bool },
-    /// Reads only: goes when all writes up to this number are published.
+    /// Reads only: goes when the write with this number and all before it are published. It is the last one that may touch
+    /// a key of the batch.
     Read { after: u64 },
 }
 
@@ -70,6 +74,7 @@ pub(super) struct LaneCounters {
     pub batches_alone: AtomicU64,
     pub work_by_waiters: AtomicU64,
     pub work_by_workers: AtomicU64,
+    pub reads_ahead: AtomicU64,
 }
 
 impl LaneCounters {
@@ -84,6 +89,7 @@ impl LaneCounters {
             ("batches_alone", value(&self.batches_alone)),
             ("jobs_by_waiters", value(&self.work_by_waiters)),
             ("jobs_by_workers", value(&self.work_by_workers)),
+            ("reads_ahead_of_writes", value(&self.reads_ahead)),
         ]
     }
 }
@@ -97,8 +103,8 @@ pub(super) struct Queue {
     last_write: u64,
     /// Number of the last batch that got an id.
     last_batch: u64,
-    /// First numbers of the groups that are being committed.
-    in_flight: Vec<u64>,
+    /// Groups that are being committed.
+    in_flight: Vec<Flight>,
     alone: bool,
     /// Workers that sleep until they are woken.
     idle_workers: usize,
@@ -140,6 +146,8 @@ pub(super) struct Lane {
     pub keeper: Condvar,
     pub deliveries: Deliveries,
     pub counters: LaneCounters,
+    /// Batches that will still keep a set of their keys.
+    pub sets_left: AtomicU32,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -154,6 +162,7 @@ impl Lane {
             keeper: Condvar::new(),
             deliveries: Deliveries::default(),
             counters: LaneCounters::default(),
+            sets_left: AtomicU32::new(KEPT_SETS),
             threads: Mutex::default(),
         })
     }
@@ -239,6 +248,10 @@ impl Lane {
 
     /// Gives a batch its place. No I/O; the entry comes back if there is no memory for it.
     pub fn submit(&self, mut entry: Entry, reads_only: bool, alone: bool) -> std::result::Result<(), (Error, Entry)> {
+        let after = if reads_only { self.last_touching(&mut entry) } else { 0 };
+        if !reads_only {
+            self.keep_keys(&mut entry);
+        }
         let mut queue = self.queue.lock();
         let line = if reads_only { &mut queue.reads } else { &mut queue.writes };
         if line.try_reserve(1).is_err() {
@@ -246,7 +259,7 @@ impl Lane {
         }
         let deadline = entry.deadline;
         if reads_only {
-            entry.place = Place::Read { after: queue.last_write };
+            entry.place = Place::Read { after };
             queue.reads.push_back(entry);
         } else {
             queue.last_write += 1;
@@ -270,7 +283,7 @@ impl Lane {
         if wake_lingering {
             self.linger.notify_one();
         }
-        if wake_worker {
+        if wake_worker && !planted(Bug::WorkerAsleep) {
             self.work.notify_one();
         }
         if wake_keeper {
@@ -313,7 +326,7 @@ impl Entry {
         self.work.as_ref().map_or(0, |work| work.record_bytes())
     }
 
-    fn number(&self) -> u64 {
+    pub fn number(&self) -> u64 {
         match self.place {
             Place::Write { number, .. } => number,
             Place::Read { after } => after,
@@ -368,7 +381,8 @@ impl Queue {
 
     /// The first batch of reads that fits and that waits for no write any more.
     fn take_read(&mut self, fits: impl Fn(&Entry) -> bool) -> Option<Entry> {
-        let oldest_write = self.in_flight.iter().copied().chain(self.writes.front().map(Entry::number)).min().unwrap_or(u64::MAX);
+        let in_flight = self.in_flight.iter().map(|group| group.first);
+        let oldest_write = in_flight.chain(self.writes.front().map(Entry::number)).min().unwrap_or(u64::MAX);
         let at = self.reads.iter().position(|entry| entry.number() < oldest_write && fits(entry))?;
         self.reads.remove(at)
     }
@@ -386,9 +400,9 @@ impl Queue {
         self.in_flight.try_reserve(1).ok()?;
         let first = self.pop_write()?;
         let turn = engine.turn();
-        self.in_flight.push(first.number());
         if first_is_alone {
             self.alone = true;
+            self.in_flight.push(Flight::of(std::slice::from_ref(&first)));
             return Some(Job::Alone(turn, first));
         }
         let mut bytes = first.record_bytes();
@@ -401,7 +415,14 @@ impl Queue {
             }
             group.extend(self.pop_write());
         }
+        self.in_flight.push(Flight::of(&group));
         Some(Job::Group(turn, group))
+    }
+
+    /// The writes that are not published, the last one first.
+    pub fn unpublished(&self) -> Vec<Unpublished> {
+        let in_flight = self.in_flight.iter().rev().flat_map(|group| group.keys.iter().rev().cloned());
+        self.writes.iter().rev().map(Entry::unpublished).chain(in_flight).collect()
     }
 
     /// Whether something is queued or being committed.
@@ -427,7 +448,7 @@ impl Queue {
 
     /// A group whose first number was `number` is published, or has failed.
     pub fn group_done(&mut self, number: u64, alone: bool) {
-        self.in_flight.retain(|first| *first != number);
+        self.in_flight.retain(|group| group.first != number);
         if alone {
             self.alone = false;
         }

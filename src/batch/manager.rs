@@ -11,11 +11,13 @@ use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::log;
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::base::sync::{Arc, Condvar, Mutex, spawn};
 use crate::engine::{BatchId, BatchOutcome};
 use crate::store::{self, Store, StoreUrl};
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Weak;
 
 /// See the top of this file.
@@ -122,7 +124,7 @@ impl Manager {
                 Ok(())
             }
             Err(error) => {
-                store.release().unwrap_or_else(|e| log::write(log::Level::Error, "start", &e.message));
+                let _ = store.release(); // has said in the log what went wrong
                 Err(error)
             }
         }
@@ -138,7 +140,7 @@ impl Manager {
         let Some(lane) = self.flight.lock().lane.take() else { return Ok(()) };
         {
             let mut flight = self.flight.lock();
-            while flight.batches > 0 {
+            while flight.batches > 0 && !planted(Bug::StopDoesNotDrain) {
                 self.landed.wait(&mut flight);
             }
         }
@@ -168,20 +170,22 @@ impl Manager {
             }
             return;
         }
-        if let Err(error) = self.stop() {
-            log::write(log::Level::Error, "destroy", &error.message);
-        }
+        let _ = self.stop(); // has said in the log what went wrong
         let contexts: Vec<_> = self.contexts.lock().drain().collect();
         for context in contexts.iter().filter_map(|(_, context)| context.upgrade()) {
             context.destroy();
         }
         let mut life = self.life.lock();
         life.ended = true;
-        if let Some(store) = life.store.take()
-            && let Err(error) = store.release()
-        {
-            log::write(log::Level::Error, "destroy", &error.message);
+        if let Some(store) = life.store.take() {
+            let _ = store.release(); // likewise
         }
+    }
+
+    /// Has batches go to a lane that has no threads.
+    #[cfg(all(test, kv_model = "loom"))]
+    pub(super) fn run_on(&self, lane: &Arc<Lane>) {
+        self.flight.lock().lane = Some(Arc::clone(lane));
     }
 
     /// Edge tags of the contexts that still live.
@@ -242,7 +246,7 @@ impl Manager {
         flight.batches -= 1;
         let landed = flight.batches == 0 && flight.lane.is_none();
         drop(flight);
-        if landed {
+        if landed && !planted(Bug::LandingUntold) {
             self.landed.notify_all();
         }
     }
@@ -286,6 +290,14 @@ impl Manager {
         }
     }
 
+    /// Copies the store into directory `to`, which is empty or not there yet. The manager must be running.
+    pub fn backup(&self, to: &Path) -> Result<()> {
+        let Some(lane) = self.flight.lock().lane.clone() else {
+            return Err(Error::new(Code::INVALID_STATE, "the manager is not running: start it, then back up its store"));
+        };
+        lane.engine.backup_to(to)
+    }
+
     /// Names and values of what the lane and the engine count, while the manager is running.
     pub fn counters(&self) -> Vec<(String, String)> {
         let Some(lane) = self.flight.lock().lane.clone() else { return Vec::new() };
@@ -302,6 +314,6 @@ impl Manager {
 }
 
 fn next_id() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(1);
+    static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }

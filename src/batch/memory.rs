@@ -12,13 +12,21 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
 thread_local! {
-    static IN_ALLOCATOR: Cell<bool> = const { Cell::new(false) };
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this thread is inside the caller's `alloc_func` or `free_func` right now: a call of the library from there
-/// could meet its own lock, so the edge refuses it.
-pub fn in_allocator() -> bool {
-    IN_ALLOCATOR.get()
+/// Whether this thread is inside a function of the caller that is called in the middle of the library's work (`alloc_func`,
+/// `free_func`, a log callback): a call of the library from there could meet its own lock, so the edge refuses it.
+pub fn calls_are_refused() -> bool {
+    REFUSED.get()
+}
+
+/// Calls such a function.
+pub fn without_calls<R>(function: impl FnOnce() -> R) -> R {
+    let before = REFUSED.replace(true);
+    let result = function();
+    REFUSED.set(before);
+    result
 }
 
 /// The caller's allocator. Both functions may be called from any thread.
@@ -43,18 +51,14 @@ impl Allocator {
     }
 
     fn take(&self, len: usize) -> Option<NonNull<u8>> {
-        let before = IN_ALLOCATOR.replace(true);
         // SAFETY: the configuration's contract: `alloc_func` behaves like `malloc`.
-        let memory = unsafe { (self.alloc)(len) };
-        IN_ALLOCATOR.set(before);
+        let memory = without_calls(|| unsafe { (self.alloc)(len) });
         NonNull::new(memory.cast())
     }
 
     fn give_back(&self, memory: NonNull<u8>) {
-        let before = IN_ALLOCATOR.replace(true);
         // SAFETY: `memory` came from `take` of the same allocator and is given back once.
-        unsafe { (self.free)(memory.as_ptr().cast()) };
-        IN_ALLOCATOR.set(before);
+        without_calls(|| unsafe { (self.free)(memory.as_ptr().cast()) });
     }
 }
 

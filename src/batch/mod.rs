@@ -13,9 +13,12 @@ mod grouping;
 #[cfg(test)]
 mod histories;
 mod keeper;
+mod keys;
 mod lane;
 pub mod manager;
 pub mod memory;
+#[cfg(all(test, kv_model))]
+mod models;
 pub mod operation;
 mod plan;
 #[cfg(all(test, feature = "planted"))]

@@ -10,24 +10,35 @@ use super::operation::{ANSWERED, DROPPED, Op, OpKind, READ_BACK};
 use super::work::Work;
 use crate::base::code::Code;
 use crate::base::crc::{LANES, crc32c_lanes};
-use crate::base::hash::KeyHasher;
+use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::planted::{Bug, planted};
 use crate::engine::record::{self, Kind};
 use crate::engine::{ReadOp, WriteOp};
 
 impl Work {
-    /// Hashes every key and fills in the records' checksums, some at a time.
+    /// Hashes every key, if that was not done before, and fills in the records' checksums, some at a time.
     pub(super) fn seal(&mut self, hasher: &KeyHasher) {
+        let hashed = std::mem::replace(&mut self.hashed, true);
         let Work { ops, hashes, records, side, .. } = self;
         for (ops, hashes) in ops.chunks(LANES).zip(hashes.chunks_mut(LANES)) {
+            if !hashed {
+                hash_some(hasher, ops, hashes, records, side);
+            }
             let op = |lane: usize| &ops[lane.min(ops.len() - 1)];
-            let of_keys = hasher.hash_lanes(std::array::from_fn(|lane| Work::key_of(op(lane), records, side)));
-            hashes.copy_from_slice(&of_keys[..hashes.len()]);
             let sums = crc32c_lanes(std::array::from_fn(|lane| summed_bytes(op(lane), records)));
             for (op, sum) in ops.iter().zip(sums).filter(|(op, _)| op.kind.writes()) {
                 record::write_sum(records.bytes_mut(op.place, op.record_len as usize), sum);
             }
         }
+    }
+
+    /// Only hashes the keys. After `reserve_plan`.
+    pub(super) fn hash_keys(&mut self, hasher: &KeyHasher) {
+        let Work { ops, hashes, records, side, .. } = self;
+        for (ops, hashes) in ops.chunks(LANES).zip(hashes.chunks_mut(LANES)) {
+            hash_some(hasher, ops, hashes, records, side);
+        }
+        self.hashed = true;
     }
 
     /// Lists, as reads, the keys whose presence decides about an UPDATE. After `seal`.
@@ -126,6 +137,14 @@ impl Work {
             reader.read_own(get as u32, write as u32);
         }
     }
+}
+
+/// Hashes the keys of some operations, as many as can be hashed side by side.
+#[inline]
+fn hash_some(hasher: &KeyHasher, ops: &[Op], hashes: &mut [KeyHash], records: &Arena, side: &Arena) {
+    let op = |lane: usize| &ops[lane.min(ops.len() - 1)];
+    let of_keys = hasher.hash_lanes(std::array::from_fn(|lane| Work::key_of(op(lane), records, side)));
+    hashes.copy_from_slice(&of_keys[..hashes.len()]);
 }
 
 /// What the checksum of the operation's record covers; nothing if it has no record.

@@ -5,9 +5,10 @@ use crate::base::planted::{Bug, with_planted};
 use std::io::Write;
 use std::time::Instant;
 
-const NETS: [(Bug, &str, fn()); 3] = [
+const NETS: [(Bug, &str, fn()); 4] = [
     (Bug::DedupKeepsOldest, "of_several_writes_to_a_key_the_last_one_stays", tests::of_several_writes_to_a_key_the_last_one_stays),
     (Bug::CallbackTwice, "puts_are_read_back_by_another_manager", tests::puts_are_read_back_by_another_manager),
+    (Bug::ReadsPassAll, "reads_see_what_was_submitted_before_them", tests::reads_see_what_was_submitted_before_them),
     (Bug::LostWakeup, "whoever_waits_is_woken", tests::whoever_waits_is_woken),
 ];
 

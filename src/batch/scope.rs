@@ -1,5 +1,6 @@
 //! Which callbacks this thread is in: some calls are refused there instead of waiting for themselves.
 
+use crate::base::sync::thread_local;
 use std::cell::{Cell, RefCell};
 
 const REMEMBERED: usize = 16;
@@ -20,8 +21,10 @@ pub(super) struct CallbackScope;
 
 impl CallbackScope {
     pub fn enter(manager: u64) -> CallbackScope {
-        SCOPES.with_borrow_mut(|scopes| {
-            if let Some(slot) = scopes.managers.get_mut(scopes.depth) {
+        SCOPES.with(|scopes| {
+            let mut scopes = scopes.borrow_mut();
+            let depth = scopes.depth;
+            if let Some(slot) = scopes.managers.get_mut(depth) {
                 *slot = manager;
             }
             scopes.depth += 1;
@@ -32,13 +35,16 @@ impl CallbackScope {
 
 impl Drop for CallbackScope {
     fn drop(&mut self) {
-        SCOPES.with_borrow_mut(|scopes| scopes.depth -= 1);
+        SCOPES.with(|scopes| scopes.borrow_mut().depth -= 1);
     }
 }
 
 /// Whether this thread runs a callback of `manager` right now (deeper than remembered: taken for granted).
 pub(super) fn inside_callback_of(manager: u64) -> bool {
-    SCOPES.with_borrow(|scopes| scopes.depth > REMEMBERED || scopes.managers[..scopes.depth].contains(&manager))
+    SCOPES.with(|scopes| {
+        let scopes = scopes.borrow();
+        scopes.depth > REMEMBERED || scopes.managers[..scopes.depth].contains(&manager)
+    })
 }
 
 /// A number that no other living thread has.

@@ -86,6 +86,23 @@ pub fn puts_are_read_back_by_another_manager() {
 }
 
 #[test]
+pub fn reads_see_what_was_submitted_before_them() {
+    on_every_engine(|manager, _| {
+        for round in 0..200 {
+            let value = round.to_string();
+            let writes = Context::create(manager, 0, &NOTES).expect("created");
+            for key in ["x", "y"] {
+                writes.add(OpKind::Put, key.as_bytes(), value.as_bytes(), Hook::default()).expect("added");
+            }
+            writes.submit(CompleteHook::default()).expect("submitted"); // nobody waits for it yet
+            let (_, seen) = run(manager, 41, &[(OpKind::Get, "none", ""), (OpKind::Get, "y", "")]);
+            writes.destroy();
+            assert_eq!((seen[0].3, seen[1].2.as_deref()), (Code::KEY_NOT_FOUND, Some(value.as_bytes())));
+        }
+    });
+}
+
+#[test]
 fn an_update_wants_its_key_to_be_there() {
     on_every_engine(|manager, _| {
         let all_or_nothing = manager.settings().fail_fast;

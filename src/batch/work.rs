@@ -51,6 +51,8 @@ pub(super) struct Work {
     pub complete: CompleteHook,
     /// The plan's results.
     pub hashes: Array<KeyHash>,
+    /// `hashes` are those of all operations.
+    pub hashed: bool,
     pub table: Array<u32>,
     pub writes: Array<WriteOp>,
     pub reads: Array<ReadOp>,
@@ -81,6 +83,7 @@ impl Work {
             census: Census::default(),
             complete: CompleteHook::default(),
             hashes: Array::new(allocator),
+            hashed: false,
             table: Array::new(allocator),
             writes: Array::new(allocator),
             reads: Array::new(allocator),
@@ -262,6 +265,7 @@ impl Work {
     pub fn reserve_plan(&mut self) -> Result<()> {
         let count = self.ops.len();
         let slots = (count * 2).next_power_of_two();
+        self.hashed = false;
         self.hashes.extend_to(count, KeyHash::default())?;
         self.table.extend_to(slots, 0)?;
         self.writes.reserve((self.census.puts + self.census.deletes + self.census.updates) as usize)?;

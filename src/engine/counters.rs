@@ -1,5 +1,7 @@
 //! What an engine counts: the observable effect of settings, printed by `kv_async_batch_print_stats`.
 
+use crate::base::sync::atomic::{AtomicU64, Ordering};
+
 macro_rules! counters {
     ($( $name:ident $text:literal; )*) => {
         /// A snapshot of an engine's counters.
@@ -8,12 +10,12 @@ macro_rules! counters {
 
         /// The counters themselves; each is exact, a snapshot of several need not be of one moment.
         #[derive(Debug, Default)]
-        pub struct AtomicCounters { $( #[doc = $text] pub $name: std::sync::atomic::AtomicU64, )* }
+        pub struct AtomicCounters { $( #[doc = $text] pub $name: AtomicU64, )* }
 
         impl AtomicCounters {
             /// The present values.
             pub fn snapshot(&self) -> Counters {
-                Counters { $( $name: self.$name.load(std::sync::atomic::Ordering::Relaxed), )* }
+                Counters { $( $name: self.$name.load(Ordering::Relaxed), )* }
             }
         }
 
@@ -60,14 +62,14 @@ counters! {
 
 /// Adds `n` to a counter.
 #[inline]
-pub fn add(counter: &std::sync::atomic::AtomicU64, n: u64) {
-    counter.fetch_add(n, std::sync::atomic::Ordering::Relaxed);
+pub fn add(counter: &AtomicU64, n: u64) {
+    counter.fetch_add(n, Ordering::Relaxed);
 }
 
 /// Raises a high-water mark to `n`.
 #[inline]
-pub fn raise(counter: &std::sync::atomic::AtomicU64, n: u64) {
-    counter.fetch_max(n, std::sync::atomic::Ordering::Relaxed);
+pub fn raise(counter: &AtomicU64, n: u64) {
+    counter.fetch_max(n, Ordering::Relaxed);
 }
 
 /// How an engine's bytes reach the disk.

@@ -25,9 +25,11 @@ pub use request::{Commit, NO_BATCH, Pin, ReadHints, ReadOp, ReadState, Reader, W
 pub use turn::{Turn, Turnstile};
 
 use crate::base::{
+    code::Code,
     error::{Error, Result},
     hash::KeyHasher,
 };
+use std::path::Path;
 
 /// A store of keys and values. All calls may come from any thread at any time.
 pub trait Engine: Send + Sync {
@@ -67,6 +69,12 @@ pub trait Engine: Send + Sync {
 
     /// What became of a batch, of this opening or of an earlier one.
     fn batch_outcome(&self, id: BatchId) -> BatchOutcome;
+
+    /// Copies the store, as it is between two commits, into directory `to`, which is empty or not there yet.
+    fn backup_to(&self, _to: &Path) -> Result<()> {
+        let text = format!("store {}: there are no files to copy: only a store in a directory has backups", self.name());
+        Err(Error::new(Code::NOT_SUPPORTED, text))
+    }
 
     /// Whether something committed is not yet on stable storage.
     fn unsynced(&self) -> bool;

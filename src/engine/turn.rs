@@ -4,6 +4,10 @@
 //! group its place) and `publish` (readers see it). Dropping a turn passes what is left of it, in order, so that a
 //! failure can never hold up the groups behind it.
 
+#[cfg(all(test, kv_model = "loom"))]
+mod models;
+
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::{Arc, Condvar, Mutex};
 
 #[derive(Default)]
@@ -79,7 +83,9 @@ impl Turn {
         let line = Arc::clone(&self.line);
         let number = self.number;
         self.stage(|| {
-            line.wait_to_publish(number);
+            if !planted(Bug::AloneTooEarly) {
+                line.wait_to_publish(number);
+            }
             body()
         })
     }
@@ -102,7 +108,9 @@ impl Drop for Turn {
         }
         self.line.wait_to_publish(self.number);
         self.line.gates.lock().next_to_publish += 1;
-        self.line.moved.notify_all();
+        if !planted(Bug::TurnKept) {
+            self.line.moved.notify_all();
+        }
     }
 }
 

@@ -10,6 +10,9 @@ pub type kv_async_batch_op_type_raw = libc::c_int;
 /// `enum kv_async_batch_status_e` in C.
 pub type kv_async_batch_status_raw = libc::c_int;
 
+/// `enum kv_batch_outcome_e` in C.
+pub type kv_batch_outcome_raw = libc::c_int;
+
 /// `enum kv_uring_op_type_e` in C.
 pub type kv_uring_op_type_raw = libc::c_int;
 

@@ -62,6 +62,18 @@ pub unsafe fn text<'a>(ptr: *const c_char) -> Option<&'a CStr> {
     (!ptr.is_null()).then(|| unsafe { CStr::from_ptr(ptr) })
 }
 
+/// What a variable of the environment says; `None` if it is unset or empty. In a program that runs with more rights than its
+/// caller has, the caller's environment has no say.
+pub fn environment(name: &CStr) -> Option<Vec<u8>> {
+    // SAFETY: libc's, with this signature.
+    unsafe extern "C" {
+        fn secure_getenv(name: *const c_char) -> *mut c_char;
+    }
+    // SAFETY: a C string goes in; NULL or a C string comes out, copied before anybody can change the environment again.
+    let value = unsafe { text(secure_getenv(name.as_ptr())).map(|value| value.to_bytes().to_vec()) };
+    value.filter(|value| !value.is_empty())
+}
+
 /// The bytes of a key.
 ///
 /// # Safety

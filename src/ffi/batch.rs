@@ -212,6 +212,6 @@ pub extern "C" fn kv_async_batch_get_status(ctx: *const kv_async_batch_context_t
 
 /// What the batch layer carries for C without ever looking into it.
 #[inline(always)]
-fn hook(callback: kv_async_batch_callback_t, user_data: *mut c_void, out_value: usize, out_len: usize) -> Hook {
+pub(super) fn hook(callback: kv_async_batch_callback_t, user_data: *mut c_void, out_value: usize, out_len: usize) -> Hook {
     Hook { callback: callback.map_or(0, |function| function as usize), user_data: user_data.expose_provenance(), out_value, out_len }
 }

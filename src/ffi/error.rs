@@ -1,12 +1,12 @@
 //! `kv_error.h`: the last error of each thread, the log, names and texts of codes.
 //!
-//! Called by C, and by `guard` for every failing call. Must never fail, wait for another thread, or change `errno`;
+//! Called by C, by `guard` for every failing call, and by `log` for each line. Must never fail, wait for another thread, or change `errno`;
 //! outputs only where the program asked for it with `kv_error_init`. Formatting of times and lines is in `error_text`.
 
 use super::error_types::{KV_ERR_FILE, KV_SUCCESS, kv_error_ctx_t, kv_error_s, kv_error_t};
-use super::{arg, error_text, guard};
+use super::{arg, error_text, guard, log};
 use crate::base::code::Code;
-use crate::base::log::{self, Level};
+use crate::base::log::Level;
 use libc::{FILE, c_char, c_int};
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
@@ -47,8 +47,8 @@ pub unsafe extern "C" fn kv_error_init(level: c_int, log_file: *const c_char, to
                 file => file,
             },
         };
-        install();
-        Shared::level().store(level, Ordering::Relaxed);
+        log::install();
+        log_level().store(level, Ordering::Relaxed);
         Shared::to_stdout().store(to_stdout, Ordering::Relaxed);
         Shared::file().store(file, Ordering::SeqCst);
         close_when_unused(OPENED_HERE.swap(file, Ordering::SeqCst));
@@ -199,13 +199,8 @@ static MIRROR_BUSY: AtomicBool = AtomicBool::new(false);
 struct Shared;
 
 impl Shared {
-    fn level() -> &'static AtomicI32 {
-        // SAFETY: static, aligned, and a plain int on the other side.
-        unsafe { AtomicI32::from_ptr(&raw mut g_error_ctx.log_level) }
-    }
-
     fn to_stdout() -> &'static AtomicI32 {
-        // SAFETY: as above.
+        // SAFETY: static, aligned, and a plain int on the other side.
         unsafe { AtomicI32::from_ptr(&raw mut g_error_ctx.log_to_stdout) }
     }
 
@@ -213,6 +208,12 @@ impl Shared {
         // SAFETY: as above, a plain pointer on the other side.
         unsafe { AtomicPtr::from_ptr(&raw mut g_error_ctx.log_file) }
     }
+}
+
+/// Lines below this level are left out, here and by the callback of `log`.
+pub(super) fn log_level() -> &'static AtomicI32 {
+    // SAFETY: static, aligned, and a plain int on the other side.
+    unsafe { AtomicI32::from_ptr(&raw mut g_error_ctx.log_level) }
 }
 
 /// The log file that `kv_error_init` opened (programs may put a stream of their own into `g_error_ctx`).
@@ -237,9 +238,9 @@ fn close_when_unused(file: *mut FILE) {
     // Somebody is stuck in a write to it: one stream is lost, rather than pulled away under a thread.
 }
 
-/// Whether a line of this level would go anywhere.
-pub(super) fn log_wanted(level: c_int) -> bool {
-    level >= Shared::level().load(Ordering::Relaxed)
+/// Whether `log_line` would write a line of this level.
+pub(super) fn log_wanted(line_level: c_int) -> bool {
+    line_level >= log_level().load(Ordering::Relaxed)
         && (Shared::to_stdout().load(Ordering::Relaxed) != 0 || !Shared::file().load(Ordering::Relaxed).is_null())
 }
 
@@ -272,13 +273,6 @@ pub(super) unsafe fn output(stream: *mut FILE, text: &[u8]) -> bool {
         let stream = if stream.is_null() { stdout } else { stream };
         libc::fwrite(text.as_ptr().cast(), 1, text.len(), stream) == text.len() && libc::fflush(stream) == 0
     }
-}
-
-/// Lets the library's own lines reach the log. Any number of times.
-pub(super) fn install() {
-    log::set_sink(|level, file, line, func, message| {
-        log_line(level as c_int, file.as_bytes(), line as c_int, func.as_bytes(), message.as_bytes());
-    });
 }
 
 /// In a child after fork: threads that were at it in the parent don't exist here. Async-signal-safe.

@@ -2,7 +2,7 @@
 //! but answer what needs no store; and the child lets go of the store's lock, so that it is not kept from the next user
 //! when the parent ends first.
 
-use super::error;
+use super::{error, log};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::sync::Mutex;
@@ -35,6 +35,7 @@ pub fn watch() -> Result<()> {
 /// To be called by fork alone, in the child.
 unsafe extern "C" fn in_child() {
     error::after_fork_in_child();
+    log::after_fork_in_child();
     // A process whose managers never started holds nothing: its children may start theirs.
     if batch::fork::was_started() {
         batch::fork::mark_forked_child();

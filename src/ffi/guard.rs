@@ -50,7 +50,7 @@ pub fn value<R>(func: &'static CStr, on_failure: R, body: impl FnOnce() -> Resul
 /// An export that gives something back: returns nothing, and does its part of the work in a forked child, too.
 #[track_caller]
 pub fn nothing(func: &'static CStr, body: impl FnOnce()) {
-    if let Err(error) = run(|| outside_allocator().map(|()| body())) {
+    if let Err(error) = run(|| outside_functions().map(|()| body())) {
         fail(func, &error);
     }
 }
@@ -66,24 +66,25 @@ pub fn in_forked_child() -> bool {
     batch::fork::is_forked_child()
 }
 
-/// Not in a forked child, and not from inside the caller's allocator.
+/// Not in a forked child, and not from inside the caller's allocator or log callback.
 #[inline(always)]
 fn allowed() -> Result<()> {
     if in_forked_child() {
         return Err(forked());
     }
-    outside_allocator()
+    outside_functions()
 }
 
-/// The library calls `alloc_func` and `free_func` in the middle of its work, locks held.
+/// The library calls `alloc_func`, `free_func` and log callbacks in the middle of its work, locks held.
 #[inline(always)]
-fn outside_allocator() -> Result<()> {
-    if batch::memory::in_allocator() { Err(inside_allocator()) } else { Ok(()) }
+fn outside_functions() -> Result<()> {
+    if batch::memory::calls_are_refused() { Err(inside_function()) } else { Ok(()) }
 }
 
 #[cold]
-fn inside_allocator() -> Error {
-    Error::new(Code::INVALID_STATE, "alloc_func and free_func must not call the library: let them do nothing but give and take memory")
+fn inside_function() -> Error {
+    let text = "alloc_func, free_func and log callbacks must not call the library: let them do nothing but what they are for";
+    Error::new(Code::INVALID_STATE, text)
 }
 
 #[cold]
@@ -106,7 +107,7 @@ fn run<R>(body: impl FnOnce() -> Result<R>) -> Result<R> {
 #[cold]
 fn panicked() -> Error {
     // The hook (see `quiet_panics`) has logged what it was.
-    Error::new(Code::UNKNOWN, "a fault inside the library: please report it together with the log (kv_error_init)")
+    Error::new(Code::UNKNOWN, "a fault inside the library: please report it together with the log (kv_error_init or KVBATCH_LOG)")
 }
 
 /// Records why a call failed.
@@ -156,7 +157,7 @@ pub fn quiet_panics() {
                 let text = report.payload_as_str().unwrap_or("no message");
                 let (file, line) = report.location().map_or(("?", 0), |place| (place.file(), place.line()));
                 let level = crate::base::log::Level::Fatal as c_int;
-                error::log_line(level, file.as_bytes(), line as c_int, b"panic", text.as_bytes());
+                super::log::write(level, file.as_bytes(), line as c_int, b"panic", text.as_bytes());
             }));
         });
     }

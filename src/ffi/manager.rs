@@ -1,9 +1,10 @@
 //! Managers: create, start, stop, destroy, statistics.
 
 use super::types::{kv_async_batch_config_t, kv_async_batch_manager_t, kv_async_batch_stats_t};
-use super::{arg, config, error, fork, guard, handle, stats};
+use super::{arg, config, fork, guard, handle, log, stats};
+use crate::base::error::Result;
 use crate::batch::Manager;
-use libc::{c_char, c_int};
+use libc::c_int;
 
 /// Makes a manager. It touches no file: that begins with kv_async_batch_manager_start().
 ///
@@ -21,13 +22,25 @@ use libc::{c_char, c_int};
 // SAFETY: left to the caller, as `arg` says.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_async_batch_manager_create(config: *const kv_async_batch_config_t) -> *mut kv_async_batch_manager_t {
+    prepare();
+    // SAFETY: the caller's promise (see `arg`).
+    guard::handle(c"kv_async_batch_manager_create", || unsafe { create(config, &store_url()) })
+}
+
+/// To be called before the first manager is made: no panic and no line goes astray.
+pub(super) fn prepare() {
     guard::quiet_panics();
-    error::install();
-    guard::handle(c"kv_async_batch_manager_create", || {
-        // SAFETY: the caller's promise (see `arg`).
-        let settings = unsafe { config::given_or_default(config) }?;
-        handle::give_manager(Manager::create(settings, &store_url())?)
-    })
+    log::install();
+}
+
+/// A manager whose store is at `url`.
+///
+/// # Safety
+/// As for [`config::given_or_default`].
+pub(super) unsafe fn create(config: *const kv_async_batch_config_t, url: &[u8]) -> Result<*mut kv_async_batch_manager_t> {
+    // SAFETY: by the caller's promise.
+    let settings = unsafe { config::given_or_default(config) }?;
+    handle::give_manager(Manager::create(settings, url)?)
 }
 
 /// Stops a manager as kv_async_batch_manager_stop() does and gives it back. Its batches that still live go with it: those
@@ -112,14 +125,7 @@ pub unsafe extern "C" fn kv_async_batch_manager_get_stats(
     })
 }
 
-/// What KVBATCH_STORE says, or the default. In a program that runs with more rights than its caller has, the caller's
-/// environment has no say.
+/// What KVBATCH_STORE says, or the default.
 fn store_url() -> Vec<u8> {
-    // SAFETY: libc's, with this signature.
-    unsafe extern "C" {
-        fn secure_getenv(name: *const c_char) -> *mut c_char;
-    }
-    // SAFETY: a C string goes in; NULL or a C string comes out, copied before anybody can change the environment again.
-    let value = unsafe { arg::text(secure_getenv(c"KVBATCH_STORE".as_ptr())).map(|value| value.to_bytes().to_vec()) };
-    value.filter(|value| !value.is_empty()).unwrap_or_else(|| b"kvbatch-data".to_vec())
+    arg::environment(c"KVBATCH_STORE").unwrap_or_else(|| b"kvbatch-data".to_vec())
 }

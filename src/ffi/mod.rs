@@ -4,6 +4,7 @@
 //! |-----------------------|------------------|----------------------------------------------------|
 //! | `kv_error.h`          | `error_types.rs` | `error.rs`, `variadic.rs` (with `variadic.c`)      |
 //! | `kv_async_batch_io.h` | `types.rs`       | `config.rs`, `manager.rs`, `batch.rs`, `stats.rs`  |
+//! | `kv_batch_ext.h`      |                  | `ext.rs`, `log.rs` (with `log_environment.rs`), `version.rs` |
 //! | `kv_io_uring.h`       | `uring/types.rs` | `uring/config.rs`, `ring.rs`, `request.rs`, `batch.rs`, `stats.rs` |
 //!
 //! cbindgen makes the headers from these files: their comments are what a C programmer reads (`tests/headers.rs`).
@@ -25,11 +26,15 @@ mod handle;
 
 mod callback;
 mod fork;
+mod log_environment;
 
 pub mod batch;
 pub mod config;
 pub mod error;
+pub mod ext;
+pub mod log;
 pub mod manager;
 pub mod stats;
 pub mod uring;
 pub mod variadic;
+pub mod version;

@@ -5,7 +5,7 @@
 //! calls back through names that are hidden, so that they do not end up among the exports.
 //! (Rust 1.99 can define such functions: then this file and the C one go.)
 
-use super::{arg, error, guard};
+use super::{arg, error, guard, log as lines};
 use libc::{c_char, c_int};
 
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
@@ -76,11 +76,11 @@ unsafe extern "C" fn set_error(code: c_int, file: *const c_char, line: c_int, fu
 /// Strings or NULL.
 unsafe extern "C" fn log(level: c_int, file: *const c_char, line: c_int, func: *const c_char, message: *const c_char) {
     // SAFETY: strings or NULL, by the promise that `kv_log` asks for.
-    guard::pure((), || unsafe { error::log_line(level, bytes(file), line, bytes(func), bytes(message)) });
+    guard::pure((), || unsafe { lines::write(level, bytes(file), line, bytes(func), bytes(message)) });
 }
 
 extern "C" fn log_wanted(level: c_int) -> c_int {
-    c_int::from(guard::pure(false, || error::log_wanted(level)))
+    c_int::from(guard::pure(false, || lines::wanted(level)))
 }
 
 /// # Safety

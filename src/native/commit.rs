@@ -9,9 +9,11 @@ use super::frame::{BatchEntry, Digest, FrameHeader, FrameKind, LogEnd};
 use super::hot::HotRange;
 use super::index::{Index, Place};
 use super::log::{Log, Purpose, SyncWay, Wanted};
+use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
@@ -90,7 +92,14 @@ impl NativeEngine {
         let mut head = Vec::new();
         let head_len = super::frame::FRAME_HEADER_LEN + batches * super::frame::BATCH_ENTRY_LEN;
         head.try_reserve_exact(head_len).map_err(|_| Error::no_memory("no memory for a frame's head: free memory"))?;
-        self.index.write().reserve(&mut puts(group))?;
+        let wanting = {
+            let mut index = self.index.write();
+            index.reserve(&mut puts(group))?;
+            index.wanting().cloned()
+        };
+        if let Some(spare) = wanting {
+            self.bring_in_beside(spare);
+        }
         let wanted = Wanted { batches, records, payload_len, durable, purpose: purpose_of(group) };
         let place = match self.log.stage(&self.chunks, &self.counters, &wanted) {
             Ok(place) => place,
@@ -193,17 +202,37 @@ impl NativeEngine {
         Ok(())
     }
 
+    /// Writes are refused for want of space, memory or descriptors, or they are taken again: says so in the log, unless the log
+    /// of the store does (`full`) or has done so for good.
+    pub(super) fn tell_of_refusals(&self, result: &Result<()>) {
+        match result {
+            Ok(()) if !self.refusing.load(Ordering::Relaxed) => {}
+            Ok(()) => {
+                if self.refusing.swap(false, Ordering::Relaxed) {
+                    log::write(log::Level::Info, "commit", &format!("store {}: writes succeed again", self.path));
+                }
+            }
+            Err(error) if (error.code == Code::DISK_FULL || error.transient) && !self.log.is_full() => {
+                if !self.refusing.load(Ordering::Relaxed) && self.refused_writes.note().is_some() {
+                    self.refusing.store(true, Ordering::Relaxed);
+                    log::write(log::Level::Warn, "commit", &error.message);
+                }
+            }
+            Err(_) => {}
+        }
+    }
+
     /// Looks up `reads` in the index; the pin keeps the chunks they were found in.
     pub(super) fn locate(&self, index: &Index, reads: &mut [ReadOp]) -> Pin {
         if reads.is_empty() {
             return None;
         }
+        let mut homes: [_; PREFETCH_AHEAD] = std::array::from_fn(|i| reads.get(i).map(|read| index.home(&read.hash)));
         for i in 0..reads.len() {
-            if let Some(ahead) = reads.get(i + PREFETCH_AHEAD) {
-                index.prefetch(&ahead.hash);
-            }
+            let next = reads.get(i + PREFETCH_AHEAD).map(|read| index.home(&read.hash));
+            let home = std::mem::replace(&mut homes[i % PREFETCH_AHEAD], next);
             let read = &mut reads[i];
-            (read.state, read.place) = match index.get(&read.hash) {
+            (read.state, read.place) = match home.and_then(|home| home.place(&read.hash)) {
                 Some(place) => (ReadState::Located, place.to_bits()),
                 None => (ReadState::Absent, 0),
             };

@@ -9,10 +9,9 @@ use crate::base::code::Code;
 use crate::base::error::Result;
 use crate::base::log;
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
 use crate::engine::counters::add;
 use std::sync::Weak;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// See the top of this file.

@@ -22,6 +22,7 @@ use super::options::Options;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::limits::BLOCK_BYTES;
+use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
@@ -283,6 +284,16 @@ impl Log {
         })
     }
 
+    /// What comes next in the chunk of `hot` goes to `other`.
+    pub fn exchange_hot(&self, hot: &Arc<HotChunk>, other: &Arc<HotChunk>) {
+        let mut state = self.state.lock();
+        if let Some(now) = state.active.as_mut().and_then(|active| active.hot.as_mut())
+            && Arc::ptr_eq(now, hot)
+        {
+            *now = Arc::clone(other);
+        }
+    }
+
     /// The frame at `place` has this digest: what is staged next continues from it. Where the log ends with it.
     pub fn staged(&self, place: &Place, frame_len: u64, digest: u64) -> LogEnd {
         let end = LogEnd { chunk: place.chunk.id, valid_bytes: place.offset + frame_len, last_seq: place.last_seq, digest };
@@ -339,6 +350,8 @@ impl Log {
         if failed.code != Code::DISK_FULL && !failed.transient {
             let poison = poisoned(&failed.message);
             state.poison = Some(poison.clone());
+            drop(state);
+            log::write(log::Level::Fatal, "write", &poison.message);
             return poison.in_doubt();
         }
         // The log goes on in a new chunk, and what lies behind the cut counts for nothing from then on. A frame that was
@@ -360,7 +373,7 @@ impl Log {
                 *last = (*last).min(place.before.last_seq);
             }
             // With what the reserve gives, the next chunk can say at once where this one was cut.
-            if is_full_disk(error) && self.release_reserve(&mut state, chunks) {
+            if is_full_disk(error) && self.release_reserve(&mut state, chunks, error) {
                 let _ = self.begin_chunk(&mut state, chunks, counters);
             }
         }
@@ -415,6 +428,8 @@ impl Log {
                 let what = Error::from_io(format_args!("store {}: syncing {} failed", self.store_path, file_name(chunk.id)), &error);
                 let poison = poisoned(&what.message);
                 state.poison = Some(poison.clone());
+                drop(state);
+                log::write(log::Level::Fatal, "sync", &poison.message);
                 return Err(poison);
             }
         }
@@ -459,7 +474,13 @@ impl Log {
 
     /// A group will never be settled (its executor died): nobody can tell what is in the file, so nothing follows.
     pub fn abandon(&self) {
-        self.state.lock().poison.get_or_insert_with(|| poisoned("a commit was broken off by an internal error"));
+        let poison = poisoned(&format!("store {}: a commit was broken off by an internal error", self.store_path));
+        let mut state = self.state.lock();
+        if state.poison.is_none() {
+            state.poison = Some(poison.clone());
+            drop(state);
+            log::write(log::Level::Fatal, "commit", &poison.message);
+        }
     }
 }
 

@@ -39,6 +39,7 @@ use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHasher;
+use crate::base::log::Rare;
 #[cfg(not(test))]
 use crate::base::random;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
@@ -80,7 +81,7 @@ pub struct NativeEngine {
     /// Which batches readers see, likewise changed under the index's lock.
     outcomes: Mutex<Outcomes>,
     opening: u64,
-    chunks: chunks::Chunks,
+    chunks: Arc<chunks::Chunks>,
     log: Arc<log::Log>,
     counters: AtomicCounters,
     closed: AtomicBool,
@@ -95,6 +96,11 @@ pub struct NativeEngine {
     experience: Mutex<pack::Experience>,
     checkpoints: checkpoint::Checkpoints,
     lock: Mutex<Option<Box<dyn Any + Send + Sync>>>,
+    /// What has its line in the log only now and then: reads that failed, writes that were refused for want of something.
+    failed_reads: Rare,
+    refused_writes: Rare,
+    /// A line says that writes are refused, and none yet that they are not.
+    refusing: AtomicBool,
 }
 
 /// Numbers of the manifests.
@@ -118,7 +124,7 @@ impl NativeEngine {
         let opened = if options.read_only { disk.open_dir_to_read(path) } else { disk.open_dir(path) };
         let dir = opened.map_err(|e| Error::from_io(format_args!("store {name}: cannot open the directory"), &e))?;
         let lock = take_lock(&*dir, &name)?;
-        let chunks = chunks::Chunks::new(options.hot_log_bytes);
+        let chunks = Arc::new(chunks::Chunks::new(options.hot_log_bytes));
         let recovery::Recovered { start, index, secret, dictionaries, checkpoints, loaded_keys, replayed, outcomes } =
             recovery::recover(&*dir, &name, &options, new_secret(), &chunks, tell)?;
         let (opening, reached) = (opening_of(start.epoch, start.chance), Mutex::new(start.end));
@@ -155,6 +161,9 @@ impl NativeEngine {
             experience: Mutex::default(),
             checkpoints: checkpoint::Checkpoints::new(checkpoints, replayed),
             lock: Mutex::new(Some(lock)),
+            failed_reads: Rare::default(),
+            refused_writes: Rare::default(),
+            refusing: AtomicBool::new(false),
         });
         engine.start_compactor()?;
         engine.start_ahead()?;
@@ -239,6 +248,7 @@ impl Engine for NativeEngine {
 
     fn commit(&self, turn: Turn, group: &mut [Commit<'_>], retry: &mut dyn FnMut(&Error) -> bool) -> Result<()> {
         let result = self.stage_write_publish(turn, group, retry);
+        self.tell_of_refusals(&result);
         self.wake_compactor_if_full(result.is_ok());
         result
     }
@@ -262,6 +272,10 @@ impl Engine for NativeEngine {
 
     fn batch_outcome(&self, id: BatchId) -> BatchOutcome {
         self.outcomes.lock().of(id, self.opening)
+    }
+
+    fn backup_to(&self, to: &Path) -> Result<()> {
+        self.backup(to).map(drop)
     }
 
     fn unsynced(&self) -> bool {

@@ -9,6 +9,7 @@ use super::dictionary::{Table, stored_value};
 use super::index::Place;
 use crate::base::code::Code;
 use crate::base::error::Error;
+use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::prefetch::prefetch;
 use crate::engine::counters::{add, raise};
@@ -140,15 +141,23 @@ impl NativeEngine {
                     Look::NotThere => reader.missing(op),
                     Look::Damaged => {
                         add(&self.counters.damaged_reads, 1);
-                        reader.failed(op, self.damaged(seen, place));
+                        reader.failed(op, self.noted(self.damaged(seen, place)));
                     }
                 },
                 Err(error) => {
                     let what = format_args!("store {}: reading {} at {}", self.path, file_name(seen.chunk.id), place.offset());
-                    reader.failed(op, Error::from_io(what, error));
+                    reader.failed(op, self.noted(Error::from_io(what, error)));
                 }
             }
         }
+    }
+
+    /// An error that a read met: not each has a line in the log, for the same record may be asked for again and again.
+    fn noted(&self, error: Error) -> Error {
+        if let Some(number) = self.failed_reads.note() {
+            log::write(log::Level::Error, "read", &format!("{} (failed read {number} since the store was opened)", error.message));
+        }
+        error
     }
 
     fn damaged(&self, seen: &Seen, place: Place) -> Error {

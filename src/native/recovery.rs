@@ -275,7 +275,7 @@ impl Store<'_> {
                 Err(error) if error.code == Code::CORRUPTED => {}
                 Err(error) => return Err(error),
             }
-            let text = format!("store {}: {} is of no use", self.path, checkpoint.name());
+            let text = format!("store {}: {} does not fit the log and is left out; opening takes longer", self.path, checkpoint.name());
             log::write(log::Level::Info, "recover", &text);
         }
         match self.read(dir, None, secret, tell) {

@@ -247,7 +247,13 @@ impl<'a> Replay<'a> {
             );
             return self.store.prefix.borrow_mut().cut_log(proven, Error::new(Code::CORRUPTED, text));
         }
-        let text = format!("store {}: the unfinished end of {file} was cut at byte {at}", self.store.path);
+        let behind = rest.first().map_or(0, |found| found.len.saturating_sub(at));
+        let more = if rest.len() > 1 { format!(", and {} files behind it", rest.len() - 1) } else { String::new() };
+        let text = format!(
+            "store {}: the unfinished end of {file} was cut at byte {at}: {behind} bytes{more} that nothing had confirmed; this is what \
+             a crash leaves, nothing needs to be done",
+            self.store.path
+        );
         log::write(log::Level::Info, "recover", &text);
         Ok(())
     }

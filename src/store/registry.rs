@@ -3,14 +3,18 @@
 use super::url::StoreUrl;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
+use crate::base::log::{self, Level};
 use crate::base::sync::{Arc, Mutex, OnceLock};
-use crate::engine::Engine;
+use crate::engine::{Engine, IoReport};
 use crate::io::Disk;
 use crate::io::real::RealDisk;
 use crate::memory::MemoryEngine;
 use crate::native::{NativeEngine, Options};
 use std::any::Any;
+use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Instant;
 
 /// What tells one store from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,14 +40,47 @@ static OPEN: Mutex<Vec<Arc<Store>>> = Mutex::new(Vec::new());
 
 /// Opens the store, or joins those who have it open. `io_queue_depth`: reads in flight, for the first to open it.
 pub fn open(url: &StoreUrl, io_queue_depth: u32) -> Result<Arc<Store>> {
+    let begun = Instant::now();
+    let opened = open_or_join(url, io_queue_depth);
+    match &opened {
+        Ok((store, true)) => tell_of_opening(&*store.engine, begun),
+        Ok((store, false)) => log::write(Level::Debug, "open", &format!("store {}: one manager more", store.engine.name())),
+        Err(error) => log::write(Level::Error, "open", &error.message),
+    }
+    opened.map(|(store, _)| store)
+}
+
+fn tell_of_opening(engine: &dyn Engine, begun: Instant) {
+    let (name, counters, IoReport { backend, reason }) = (engine.name(), engine.counters(), engine.io_report());
+    let text = format!(
+        "store {name}: opened in {} ms: {} keys, {} of them from a checkpoint, {} bytes of log gone through; reads by {backend} ({reason})",
+        begun.elapsed().as_millis(),
+        counters.keys,
+        counters.loaded_keys,
+        counters.replayed_bytes
+    );
+    log::write(Level::Info, "open", &text);
+    if backend == "threads" && !reason.starts_with("KVBATCH_IO=threads") {
+        let text = format!(
+            "store {name}: io_uring cannot be had, threads read instead, which is slower where the disk is: {reason}; allow it \
+             (sysctl kernel.io_uring_disabled=0, no seccomp filter against it), or set KVBATCH_IO=threads if this is meant"
+        );
+        log::write(Level::Warn, "open", &text);
+    }
+}
+
+/// The store, and whether it was opened for this.
+fn open_or_join(url: &StoreUrl, io_queue_depth: u32) -> Result<(Arc<Store>, bool)> {
     let mut stores = OPEN.lock();
     let (identity, place) = match url {
         StoreUrl::MemoryPrivate => (Identity::Private, None),
         StoreUrl::MemoryNamed(name) => (Identity::Memory(name.clone()), None),
         StoreUrl::File(path, set) => {
             set.check()?;
-            let failed = |e: &std::io::Error| Error::from_io(format_args!("store {}: cannot open the directory", path.display()), e);
-            let path = std::path::absolute(path).map_err(|e| failed(&e))?;
+            let cannot =
+                |path: &Path, e: &io::Error| Error::from_io(format_args!("store {}: cannot open the directory", path.display()), e);
+            let path = std::path::absolute(path).map_err(|e| cannot(path, &e))?;
+            let failed = |e: &io::Error| cannot(&path, e);
             let disk = Arc::new(RealDisk::open(io_queue_depth));
             if !set.options().read_only {
                 disk.open_dir(&path).map_err(|e| failed(&e))?; // makes it: only then has it an identity
@@ -59,7 +96,7 @@ pub fn open(url: &StoreUrl, io_queue_depth: u32) -> Result<Arc<Store>> {
             set.check_against(in_force, &path.display().to_string())?;
         }
         *store.users.lock() += 1;
-        return Ok(Arc::clone(store));
+        return Ok((Arc::clone(store), false));
     }
     let options = place.as_ref().map(|(_, _, set)| set.options());
     let engine: Arc<dyn Engine> = match (place, &identity) {
@@ -69,7 +106,7 @@ pub fn open(url: &StoreUrl, io_queue_depth: u32) -> Result<Arc<Store>> {
     };
     let store = Arc::new(Store { engine, identity, options, users: Mutex::new(1), companion: OnceLock::new() });
     stores.push(Arc::clone(&store));
-    Ok(store)
+    Ok((store, true))
 }
 
 /// Has `memory:name` mean this engine from now on, until the last who opened it gives it back.
@@ -107,7 +144,13 @@ impl Store {
             return Ok(());
         }
         stores.retain(|store| !Arc::ptr_eq(store, self));
-        self.engine.close()
+        let closed = self.engine.close();
+        drop(stores);
+        match &closed {
+            Ok(()) => log::write(Level::Info, "close", &format!("store {}: closed", self.engine.name())),
+            Err(error) => log::write(Level::Error, "close", &error.message),
+        }
+        closed
     }
 }
 
@@ -115,7 +158,6 @@ impl Store {
 mod tests {
     use super::*;
     use std::os::unix::ffi::OsStrExt;
-    use std::path::Path;
 
     fn named(path: &Path, query: &str) -> StoreUrl {
         let url = [b"file:", path.as_os_str().as_bytes(), query.as_bytes()].concat();

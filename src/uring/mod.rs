@@ -7,6 +7,8 @@
 
 mod batch;
 mod failure;
+#[cfg(all(test, kv_model = "shuttle"))]
+mod models;
 mod reaper;
 mod request;
 mod ring;

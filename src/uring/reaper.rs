@@ -9,6 +9,7 @@ use super::slots::On;
 use crate::base::clock;
 use crate::base::error::Error;
 use crate::base::log::{self, Level};
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::io::real::transfer::{self, Bell, Done, Mover, Transfer};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,6 +18,9 @@ use std::time::{Duration, Instant};
 
 /// The longest sleep while something is in flight: should the bell be lost, it is missed no longer than this.
 const PATIENCE_MAX: Duration = Duration::from_secs(1);
+
+/// Callbacks that take longer, those of one turn together, have a line in the log.
+const SLOW_CALLBACKS: Duration = Duration::from_secs(1);
 
 /// The thread's body.
 pub(super) fn run(ring: &Arc<Ring>) {
@@ -111,7 +115,23 @@ impl<'a> Reaper<'a> {
             self.mover.turn(if self.done.is_empty() { patience } else { Duration::ZERO }, &mut self.done);
             self.bell.awake();
             self.note_backend();
-            self.done.drain(..).for_each(|done| deliver(self.ring, done));
+            self.deliver_all();
+        }
+    }
+
+    fn deliver_all(&mut self) {
+        if self.done.is_empty() {
+            return;
+        }
+        let (begun, requests) = (Instant::now(), self.done.len());
+        self.done.drain(..).for_each(|done| deliver(self.ring, done));
+        let taken = begun.elapsed();
+        if taken >= SLOW_CALLBACKS {
+            let text = format!(
+                "the callbacks of {requests} requests took {} ms and held up all of the ring: hand long work to a thread of your own",
+                taken.as_millis()
+            );
+            log::write(Level::Warn, "kv_uring", &text);
         }
     }
 
@@ -216,7 +236,7 @@ fn deliver(ring: &Ring, done: Done) {
     }
     let somebody_waits = state.waiters > 0;
     drop(state);
-    if somebody_waits {
+    if somebody_waits && !planted(Bug::RequestEndUntold) {
         ring.change.notify_all();
     }
     if given_back {

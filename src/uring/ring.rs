@@ -12,12 +12,12 @@ use super::stats::{Stats, Tally};
 use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
-use crate::base::sync::{self, Arc, Condvar, Mutex, MutexGuard};
+use crate::base::planted::{Bug, planted};
+use crate::base::sync::{self, Arc, Condvar, JoinHandle, Mutex, MutexGuard, thread_local};
 use crate::io::real::transfer::Bell;
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 thread_local! {
@@ -114,7 +114,7 @@ impl Ring {
         drop(state);
         let ring = Arc::clone(self);
         let thread = sync::spawn("kvbatch-uring", move || {
-            REAPER_OF.set(ring.number);
+            REAPER_OF.with(|reaper| reaper.set(ring.number));
             reaper::run(&ring);
         });
         let mut state = self.state.lock();
@@ -255,7 +255,9 @@ impl Ring {
 
     fn wake_reaper(&self, state: MutexGuard<'_, State>) {
         if state.reaper_idle {
-            self.work.notify_one();
+            if !planted(Bug::ReaperAsleep) {
+                self.work.notify_one();
+            }
         } else if let Some(bell) = state.bell.clone() {
             drop(state);
             bell.ring();
@@ -438,7 +440,7 @@ impl Ring {
     }
 
     fn in_own_callback(&self) -> bool {
-        REAPER_OF.get() == self.number
+        REAPER_OF.with(Cell::get) == self.number
     }
 
     fn not_in_own_callback(&self, advice: &str) -> Result<()> {

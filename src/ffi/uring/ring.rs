@@ -5,7 +5,7 @@ use super::{config, known, ring_of};
 use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::Error;
-use crate::ffi::{error, fork, guard, handle};
+use crate::ffi::{fork, guard, handle, log};
 use crate::io::real::transfer;
 use crate::uring::Ring;
 use crate::{batch, uring::Settings};
@@ -22,7 +22,7 @@ use libc::c_int;
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kv_uring_create(config: *const kv_uring_config_t) -> *mut kv_uring_t {
     guard::quiet_panics();
-    error::install();
+    log::install();
     guard::handle(c"kv_uring_create", || {
         // SAFETY: the caller's promise (see `arg`).
         let settings: Settings = unsafe { config::given_or_default(config) };

@@ -8,10 +8,10 @@
 use super::limit::SizeLimit;
 use super::sys;
 use crate::base::clock;
-use crate::base::sync::atomic::{AtomicI32, Ordering};
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a lock that another holds is waited for: a process that ends right now lets go in that time.

@@ -17,6 +17,7 @@ pub mod transfer;
 pub use lock::close_locks_in_child;
 
 use super::{Dir, Disk, ReadAt, ReadMany, ReadManyReport};
+use crate::base::log;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use pool::Pool;
@@ -109,6 +110,8 @@ impl RealDisk {
         ring.abandon();
         if self.ring_works.swap(false, Ordering::AcqRel) {
             *self.reason.lock() = format!("io_uring stopped working: {error}");
+            let text = format!("io_uring stopped working: {error}; threads read from now on: open the store again to try it anew");
+            log::write(log::Level::Warn, "read", &text);
         }
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! `checkpoint` and `recovery` call this; while a store is being opened nobody else sees the index.
 
+use super::memory::Memory;
 use super::segment::Segment;
 use super::{Index, Place, SEGMENTS, segment};
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
+use crate::base::sync::Mutex;
 
 /// Bytes of an entry as it is copied out: tag, then place, little endian.
 pub const ENTRY_LEN: usize = 16;
@@ -14,6 +16,7 @@ pub const ENTRY_LEN: usize = 16;
 pub struct Part<'a> {
     first: usize,
     segments: &'a mut [Segment],
+    memory: &'a Mutex<&'a mut Memory>,
 }
 
 impl Part<'_> {
@@ -26,7 +29,7 @@ impl Part<'_> {
     /// place is all zeros must not be among them.
     pub fn fill(&mut self, at: usize, bytes: &[u8]) -> Result<()> {
         let Some(empty) = self.segments.get_mut(at.wrapping_sub(self.first)) else { return Ok(()) };
-        empty.fill(bytes.len() / ENTRY_LEN, entries(bytes), at)
+        empty.fill(bytes.len() / ENTRY_LEN, entries(bytes), at, self.memory)
     }
 }
 
@@ -55,10 +58,11 @@ impl Index {
     /// Lets `fill` fill an empty index, cut into `parts` (which divides the number of segments).
     pub fn fill<T>(&mut self, parts: usize, fill: impl FnOnce(Vec<Part<'_>>) -> T) -> T {
         let each = SEGMENTS / parts.clamp(1, SEGMENTS);
-        let parts = self.segments.chunks_mut(each).enumerate().map(|(i, segments)| Part { first: i * each, segments });
-        let filled = fill(parts.collect());
+        let memory = Mutex::new(&mut self.memory);
+        let segments = self.segments.chunks_mut(each).enumerate();
+        let filled = fill(segments.map(|(i, segments)| Part { first: i * each, segments, memory: &memory }).collect());
         self.len = self.segments.iter().map(Segment::len).sum();
-        self.bytes = self.segments.iter().map(Segment::bytes).sum();
+        self.heap_bytes = self.segments.iter().map(Segment::heap_bytes).sum();
         filled
     }
 
@@ -66,9 +70,9 @@ impl Index {
     #[inline]
     pub fn insert(&mut self, hash: &KeyHash, place: Place) -> Result<Option<Place>> {
         let at = segment(hash);
-        let before = self.segments[at].bytes();
-        if self.segments[at].reserve(at)? {
-            self.bytes = self.bytes + self.segments[at].bytes() - before;
+        let before = self.segments[at].heap_bytes();
+        if self.segments[at].reserve(at, &mut self.memory)? {
+            self.heap_bytes = self.heap_bytes + self.segments[at].heap_bytes() - before;
         }
         let old = self.segments[at].put(hash.tag, place);
         self.len += usize::from(old.is_none());
@@ -133,7 +137,7 @@ mod tests {
                 assert_eq!(copy.len(), hashes.len());
                 assert!(hashes.iter().enumerate().all(|(i, hash)| copy.get(hash) == Some(place(i))));
                 copy.segments.iter().for_each(Segment::check);
-                assert_eq!(copy.bytes, copy.segments.iter().map(Segment::bytes).sum::<usize>());
+                assert_eq!(copy.heap_bytes, copy.segments.iter().map(Segment::heap_bytes).sum::<usize>());
             }
         }
     }

@@ -11,14 +11,21 @@
 //! nobody can choose one, since the hash is keyed with a secret. Whoever reads compares the key in the record.
 
 mod bulk;
+mod line;
+mod memory;
 mod place;
 mod segment;
+mod table;
 
 pub use bulk::{ENTRY_LEN, Part};
+pub use memory::Spare;
 pub use place::{Place, SLOTS_MAX};
+pub use segment::Home;
 
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
+use crate::base::sync::Arc;
+use memory::Memory;
 use segment::Segment;
 
 const SEGMENT_BITS: u32 = 10;
@@ -33,20 +40,23 @@ const NOTES_KEPT: usize = 16 << 10;
 pub struct Index {
     segments: Box<[Segment; SEGMENTS]>,
     len: usize,
-    bytes: usize,
+    /// What the segments have on the heap, in bytes.
+    heap_bytes: usize,
+    /// Where large segments have theirs from. Behind them: what they are made of is dropped after them.
+    memory: Memory,
     /// The segments of the reservations that the running `reserve` made, to undo them.
     notes: Vec<u16>,
 }
 
 impl Index {
-    /// An empty index; takes 32 KiB.
+    /// An empty index; takes 40 KiB.
     pub fn new() -> Result<Index> {
         let no_memory = || Error::no_memory("no memory for an index");
         let mut segments = Vec::new();
         segments.try_reserve_exact(SEGMENTS).map_err(|_| no_memory())?;
         segments.resize_with(SEGMENTS, Segment::default);
         let segments = segments.try_into().map_err(|_| no_memory())?;
-        Ok(Index { segments, len: 0, bytes: 0, notes: Vec::new() })
+        Ok(Index { segments, len: 0, heap_bytes: 0, memory: Memory::default(), notes: Vec::new() })
     }
 
     /// Keys in the index.
@@ -62,7 +72,14 @@ impl Index {
 
     /// Bytes of memory taken.
     pub fn bytes(&self) -> usize {
-        size_of::<Index>() + size_of_val(&*self.segments) + self.bytes + self.notes.capacity() * size_of::<u16>()
+        let fixed = size_of::<Index>() + size_of_val(&*self.segments);
+        fixed + self.heap_bytes + self.memory.bytes() + self.notes.capacity() * size_of::<u16>()
+    }
+
+    /// Memory that is to be made ready before it is needed, if some is: by whoever has the time.
+    #[inline]
+    pub fn wanting(&self) -> Option<&Arc<Spare>> {
+        self.memory.wanting()
     }
 
     /// Makes sure that one `put` more of each of `hashes` cannot fail, on top of what is reserved already.
@@ -91,9 +108,9 @@ impl Index {
             self.notes.try_reserve(64).map_err(|_| Error::no_memory("no memory to note what is reserved in the index"))?;
         }
         let at = segment(hash);
-        let before = self.segments[at].bytes();
-        if self.segments[at].reserve(at)? {
-            self.bytes = self.bytes + self.segments[at].bytes() - before;
+        let before = self.segments[at].heap_bytes();
+        if self.segments[at].reserve(at, &mut self.memory)? {
+            self.heap_bytes = self.heap_bytes + self.segments[at].heap_bytes() - before;
         }
         self.notes.push(at as u16);
         Ok(())
@@ -104,7 +121,7 @@ impl Index {
         hashes.for_each(|hash| self.segments[segment(&hash)].unreserve());
     }
 
-    /// Brings what `get` or `put` of `hash` will need closer to the CPU; best some 16 keys ahead.
+    /// Brings what `put` or `remove` of `hash` will need closer to the CPU; best some 16 keys ahead.
     #[inline]
     pub fn prefetch(&self, hash: &KeyHash) {
         self.segments[segment(hash)].prefetch(hash.tag);
@@ -113,7 +130,13 @@ impl Index {
     /// The place of the key, if there is one.
     #[inline]
     pub fn get(&self, hash: &KeyHash) -> Option<Place> {
-        self.segments[segment(hash)].get(hash.tag)
+        self.home(hash).place(hash)
+    }
+
+    /// Where the key is, if it is anywhere. Brings that closer to the CPU; best some 16 keys before its `place` is asked for.
+    #[inline]
+    pub fn home(&self, hash: &KeyHash) -> Home<'_> {
+        self.segments[segment(hash)].home_of(hash.tag)
     }
 
     /// Stores the place of a key and returns the one it had. Uses up one reservation.
@@ -131,10 +154,10 @@ impl Index {
     /// For a put that was never reserved, a mistake of the caller's: the key must not be lost in silence for it.
     #[cold]
     fn make_room(&mut self, at: usize) {
-        let before = self.segments[at].bytes();
-        let grown = self.segments[at].grow(at);
+        let before = self.segments[at].heap_bytes();
+        let grown = self.segments[at].grow(at, &mut self.memory);
         assert!(grown.is_ok(), "a key was put into the index without a reservation, and there is no memory for it");
-        self.bytes = self.bytes + self.segments[at].bytes() - before;
+        self.heap_bytes = self.heap_bytes + self.segments[at].heap_bytes() - before;
     }
 
     /// Forgets a key and returns the place it had.
@@ -206,8 +229,8 @@ mod tests {
         told.sort_unstable();
         want.sort_unstable();
         assert_eq!(told, want);
-        let counted: usize = index.segments.iter().map(Segment::bytes).sum();
-        assert_eq!(counted, index.bytes);
+        let counted: usize = index.segments.iter().map(Segment::heap_bytes).sum();
+        assert_eq!(counted, index.heap_bytes);
         index.segments.iter().for_each(Segment::check);
     }
 

@@ -9,12 +9,14 @@
 //! entries back, and needs no tombstones. The home is a function of what the entry holds, because growth and
 //! removal have nothing else at hand. Within a line, the used slots come first.
 
+use super::line::{Entry, Line, WIDTH};
+use super::memory::{EXTENT_LINES, Memory};
 use super::place::Place;
+use super::table::Table;
 use crate::base::error::{Error, Result};
+use crate::base::hash::KeyHash;
 use crate::base::prefetch;
-
-/// Entries in a line.
-const WIDTH: usize = 4;
+use crate::base::sync::Mutex;
 
 /// Keys a segment may hold per 16 slots before it grows; beyond, too many keys overflow into other lines.
 const GOOD_LOAD: usize = 14;
@@ -23,74 +25,46 @@ const GOOD_LOAD: usize = 14;
 /// not worth growing for while each could still be honoured.
 const FULL_LOAD: usize = 15;
 
-/// A full line is one cache line.
-#[derive(Clone, Copy)]
-#[repr(align(64))]
-struct Line([Entry; WIDTH]);
-
-#[derive(Clone, Copy)]
-struct Entry {
-    tag: u64,
-    /// The bits of a `Place`; 0 in a free slot.
-    place: u64,
-}
-
-const FREE: Entry = Entry { tag: 0, place: 0 };
-const _: () = assert!(size_of::<Line>() == 64 && size_of::<Segment>() == 32);
-
-impl Line {
-    /// The slot of `tag`. All slots are compared without a branch: which one hits cannot be predicted.
-    #[inline(always)]
-    fn find(&self, tag: u64) -> Option<usize> {
-        let hits = (0..WIDTH).fold(0_u32, |hits, i| hits | u32::from(self.0[i].tag == tag) << i);
-        if hits == 0 {
-            return None;
-        }
-        // Used slots come first, so a free slot is the first hit of tag 0 only if no used one is.
-        let slot = hits.trailing_zeros() as usize % WIDTH;
-        (self.0[slot].place != 0).then_some(slot)
-    }
-
-    #[inline(always)]
-    fn is_full(&self) -> bool {
-        self.0[WIDTH - 1].place != 0
-    }
-
-    #[inline(always)]
-    fn used(&self) -> usize {
-        self.0.iter().map(|entry| usize::from(entry.place != 0)).sum()
-    }
-
-    /// Adds to a line that is not full.
-    #[inline(always)]
-    fn push(&mut self, entry: Entry) {
-        self.0[self.used() % WIDTH] = entry;
-    }
-
-    /// Takes out the entry in `slot`; the last one fills the gap.
-    fn take(&mut self, slot: usize) -> Entry {
-        let last = self.used().saturating_sub(1);
-        let taken = self.0[slot];
-        self.0[slot] = self.0[last];
-        self.0[last] = FREE;
-        taken
-    }
-}
+const _: () = assert!(size_of::<Segment>() == 40);
 
 /// One table of the index.
 #[derive(Default)]
 pub(super) struct Segment {
-    lines: Vec<Line>,
+    lines: Table,
     /// Entries in the lines.
     live: u32,
     /// Puts that were promised room.
     reserved: u32,
 }
 
+/// Where a key is, if it is anywhere in the index.
+pub struct Home<'a> {
+    segment: &'a Segment,
+    line: Option<&'a Line>,
+}
+
+impl Home<'_> {
+    /// The place of the key, which is the one that `Index::home` was asked for.
+    #[inline(always)]
+    pub fn place(&self, hash: &KeyHash) -> Option<Place> {
+        let line = self.line?;
+        match line.find(hash.tag) {
+            Some(slot) => Some(Place::from_bits(line.0[slot].place)),
+            None if line.is_full() => self.segment.place_behind(hash.tag),
+            None => None,
+        }
+    }
+}
+
 impl Segment {
-    /// Bytes of memory behind this segment.
-    pub(super) fn bytes(&self) -> usize {
-        self.lines.capacity() * size_of::<Line>()
+    /// The place of `tag`, which is not in its home line.
+    fn place_behind(&self, tag: u64) -> Option<Place> {
+        self.find(tag).map(|(at, slot)| Place::from_bits(self.lines[at].0[slot].place))
+    }
+
+    /// Bytes behind this segment on the heap.
+    pub(super) fn heap_bytes(&self) -> usize {
+        self.lines.heap_bytes()
     }
 
     #[inline(always)]
@@ -110,7 +84,7 @@ impl Segment {
 
     #[inline]
     pub(super) fn prefetch(&self, tag: u64) {
-        prefetch::prefetch(self.lines.as_ptr().wrapping_add(self.home(tag)));
+        self.lines.prefetch(self.home(tag));
     }
 
     /// The line and slot of `tag`.
@@ -130,9 +104,14 @@ impl Segment {
         None
     }
 
-    #[inline]
-    pub(super) fn get(&self, tag: u64) -> Option<Place> {
-        self.find(tag).map(|(at, slot)| Place::from_bits(self.lines[at].0[slot].place))
+    /// Where `tag` is, if it is anywhere; brings the line closer.
+    #[inline(always)]
+    pub(super) fn home_of(&self, tag: u64) -> Home<'_> {
+        let line = self.lines.get(self.home(tag));
+        if let Some(line) = line {
+            prefetch::prefetch(line);
+        }
+        Home { line, segment: self }
     }
 
     /// Whether the next new key would take the last free slot. Not while every put was reserved.
@@ -196,12 +175,12 @@ impl Segment {
 
     /// Promises room for one more put; returns whether the segment grew. `phase` tells segments apart, see `ladder`.
     #[inline]
-    pub(super) fn reserve(&mut self, phase: usize) -> Result<bool> {
+    pub(super) fn reserve(&mut self, phase: usize, memory: &mut Memory) -> Result<bool> {
         let slots = self.lines.len() * WIDTH;
         let (live, reserved) = (self.live as usize, self.reserved as usize);
         let fits = (live + 1) * 16 <= slots * GOOD_LOAD && (live + reserved + 1) * 16 <= slots * FULL_LOAD;
         if !fits {
-            self.grow(phase)?;
+            self.grow(phase, memory)?;
         }
         self.reserved = self.reserved.checked_add(1).ok_or_else(too_many)?;
         Ok(!fits)
@@ -213,29 +192,49 @@ impl Segment {
         self.reserved = self.reserved.saturating_sub(1);
     }
 
-    /// Moves all entries to a table that has room for one more put; on failure nothing has changed.
+    /// Makes room for one more put at least; on failure nothing has changed.
     #[cold]
-    pub(super) fn grow(&mut self, phase: usize) -> Result<()> {
+    pub(super) fn grow(&mut self, phase: usize, memory: &mut Memory) -> Result<()> {
         let (live, reserved) = (self.live as usize, self.reserved as usize);
         if live + reserved >= u32::MAX as usize {
             return Err(too_many());
         }
         let slots = ((live + 1) * 16).div_ceil(GOOD_LOAD).max(((live + reserved + 1) * 16).div_ceil(FULL_LOAD));
         let count = ladder(phase, slots.div_ceil(WIDTH).max(self.lines.len() + 1));
-        let mut lines = blank(count)?;
-        for entry in self.entries() {
-            let mut at = home(entry.tag, count);
-            while lines[at].is_full() {
-                at = if at + 1 == count { 0 } else { at + 1 };
+        let mut moving = std::mem::take(&mut memory.moving);
+        moving.clear();
+        let grown = match moving.try_reserve(live) {
+            Ok(()) => {
+                moving.extend(self.entries());
+                self.resize(count, memory)
             }
-            lines[at].push(*entry);
+            Err(_) => Err(Error::no_memory("no memory to make a part of the index larger; give the process more")),
+        };
+        if grown.is_ok() {
+            moving.iter().for_each(|entry| self.settle(*entry));
         }
-        self.lines = lines;
-        Ok(())
+        memory.moving = moving;
+        grown
     }
 
-    fn entries(&self) -> impl Iterator<Item = &Entry> {
-        self.lines.iter().flat_map(|line| line.0.iter().filter(|entry| entry.place != 0))
+    fn resize(&mut self, count: usize, memory: &mut Memory) -> Result<()> {
+        #[cfg(test)]
+        super::tests::allocation()?;
+        self.lines.resize(count, memory)
+    }
+
+    /// Puts an entry that is not there into a table that is not full.
+    #[inline(always)]
+    fn settle(&mut self, entry: Entry) {
+        let mut at = self.home(entry.tag);
+        while self.lines[at].is_full() {
+            at = self.after(at);
+        }
+        self.lines[at].push(entry);
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.lines.iter().flat_map(|line| line.0.iter().filter(|entry| entry.place != 0).copied())
     }
 
     /// Entries in this segment.
@@ -250,18 +249,18 @@ impl Segment {
     }
 
     /// Fills an empty segment with `count` entries, no tag twice and no place all zeros. As large as it would have grown.
-    pub(super) fn fill(&mut self, count: usize, entries: impl Iterator<Item = (u64, u64)>, phase: usize) -> Result<()> {
+    pub(super) fn fill(
+        &mut self,
+        count: usize,
+        entries: impl Iterator<Item = (u64, u64)>,
+        phase: usize,
+        memory: &Mutex<&mut Memory>,
+    ) -> Result<()> {
         let least = (count * 16).div_ceil(GOOD_LOAD).div_ceil(WIDTH);
-        self.live = u32::try_from(count).map_err(|_| too_many())?;
-        self.lines = blank(ladder(phase, least.max(1)))?;
-        let lines = self.lines.len();
-        for (tag, place) in entries.take(count) {
-            let mut at = home(tag, lines);
-            while self.lines[at].is_full() {
-                at = self.after(at);
-            }
-            self.lines[at].push(Entry { tag, place });
-        }
+        let live = u32::try_from(count).map_err(|_| too_many())?;
+        self.resize(ladder(phase, least.max(1)), &mut memory.lock())?;
+        self.live = live;
+        entries.take(count).for_each(|(tag, place)| self.settle(Entry { tag, place }));
         Ok(())
     }
 }
@@ -271,28 +270,19 @@ fn home(tag: u64, lines: usize) -> usize {
     ((u128::from(tag) * lines as u128) >> 64) as usize
 }
 
-/// Up to this many lines a segment doubles when it grows; from there on it takes a quarter more. While an index is small,
-/// growing is most of what a new key costs, and memory is not what it lacks.
-const DOUBLING_MAX: u64 = 512;
-
-/// The lines a segment takes when it needs `least`: doublings, then powers of 1.25, of a start of its own, 1 to 2. Without
-/// that, all segments (evenly filled, by the hash) would grow at nearly the same time, and memory would swing.
+/// The lines a segment takes when it needs `least`. Up to an extent it doubles: while an index is small, growing is most of
+/// what a new key costs, and memory is not what it lacks. From there on it takes a quarter more, in whole extents. Every
+/// segment starts a little elsewhere: else all (evenly filled, by the hash) would grow at nearly the same time.
 fn ladder(phase: usize, least: usize) -> usize {
     const ONE: u64 = 1 << 24;
-    let mut lines = ONE + ONE * phase as u64 / super::SEGMENTS as u64;
+    let (phase, phases) = (phase as u64, super::SEGMENTS as u64);
+    let is_small = least <= EXTENT_LINES;
+    let mut lines = if is_small { ONE + ONE * phase / phases } else { EXTENT_LINES as u64 * (ONE + ONE / 4 * phase / phases) };
     while ((lines / ONE) as usize) < least {
-        lines += if lines < DOUBLING_MAX * ONE { lines } else { lines / 4 };
+        lines += if is_small { lines } else { lines / 4 };
     }
-    (lines / ONE) as usize
-}
-
-fn blank(count: usize) -> Result<Vec<Line>> {
-    #[cfg(test)]
-    super::tests::allocation()?;
-    let mut lines = Vec::new();
-    lines.try_reserve_exact(count).map_err(|_| Error::no_memory("no memory for a larger index; give the process more"))?;
-    lines.resize(count, Line([FREE; WIDTH]));
-    Ok(lines)
+    let lines = (lines / ONE) as usize;
+    if is_small { lines.min(EXTENT_LINES) } else { lines.next_multiple_of(EXTENT_LINES) }
 }
 
 #[cold]
@@ -309,7 +299,7 @@ impl Segment {
     /// Fails if what the top of the file promises does not hold.
     pub(super) fn check(&self) {
         assert_eq!(self.entries().count(), self.live as usize);
-        assert!(self.lines.is_empty() || (self.live as usize) < self.lines.len() * WIDTH);
+        assert!(self.lines.len() == 0 || (self.live as usize) < self.lines.len() * WIDTH);
         for (at, line) in self.lines.iter().enumerate() {
             assert!(line.0[line.used()..].iter().all(|entry| entry.place == 0 && entry.tag == 0));
             for entry in &line.0[..line.used()] {

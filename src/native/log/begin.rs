@@ -20,7 +20,9 @@ impl Log {
     pub(super) fn begin_chunk_for(&self, purpose: Purpose, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
         self.look_after_reserve(state, chunks, purpose)?;
         match self.begin_chunk(state, chunks, counters) {
-            Err(error) if error.code == Code::DISK_FULL && self.release_reserve(state, chunks) && purpose != Purpose::Put => {
+            Err(error)
+                if error.code == Code::DISK_FULL && self.release_reserve(state, chunks, &error.message) && purpose != Purpose::Put =>
+            {
                 self.begin_chunk(state, chunks, counters)
             }
             result => result,

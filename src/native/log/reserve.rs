@@ -10,6 +10,7 @@ use crate::base::error::{Error, Result};
 use crate::base::log;
 use crate::base::sync::atomic::Ordering;
 use crate::native::chunks::Chunks;
+use std::fmt::Display;
 use std::io;
 
 /// The file.
@@ -95,7 +96,7 @@ impl Log {
         }
         match self.take_reserve(state) {
             Err(error) if is_full_disk(&error) => {
-                self.turn_full(state);
+                self.turn_full(state, &error);
                 if purpose == Purpose::Put { Err(self.refusal()) } else { Ok(()) }
             }
             Err(error) => {
@@ -108,7 +109,7 @@ impl Log {
     }
 
     /// The disk is full: gives back what was kept. Whether there was anything.
-    pub(super) fn release_reserve(&self, state: &mut LogState, chunks: &Chunks) -> bool {
+    pub(super) fn release_reserve(&self, state: &mut LogState, chunks: &Chunks, cause: &dyn Display) -> bool {
         self.drop_prepared();
         let kept = state.reserve.there;
         if kept {
@@ -117,16 +118,16 @@ impl Log {
             self.set_reserve(state, Reserve::default());
         }
         if !state.full && (kept || log_bytes(state, chunks) >= self.least_log_bytes()) {
-            self.turn_full(state);
+            self.turn_full(state, cause);
         }
         kept
     }
 
-    fn turn_full(&self, state: &mut LogState) {
+    fn turn_full(&self, state: &mut LogState, cause: &dyn Display) {
         state.full = true;
         self.full.store(true, Ordering::Release);
         self.has_become_full.store(true, Ordering::Release);
-        log::write(log::Level::Warn, "reserve", &self.refusal().message);
+        log::write(log::Level::Warn, "reserve", &format!("{}; what was met: {cause}", self.refusal().message));
     }
 
     /// Ends the full state if all of the reserve can be had, and some more, or the next write would bring it back.
@@ -140,7 +141,7 @@ impl Log {
             _ => {
                 state.full = false;
                 self.full.store(false, Ordering::Release);
-                log::write(log::Level::Info, "reserve", &format!("store {}: there is room again", self.store_path));
+                log::write(log::Level::Info, "reserve", &format!("store {}: there is room again, puts are taken", self.store_path));
             }
         }
     }

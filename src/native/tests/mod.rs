@@ -8,7 +8,7 @@ mod compaction;
 mod compound;
 mod crash;
 mod damage;
-mod driver;
+pub(super) mod driver;
 mod faults;
 mod format;
 mod found;
@@ -24,7 +24,7 @@ mod planted;
 mod property;
 mod rot;
 pub(crate) mod sweep;
-mod workload;
+pub(super) mod workload;
 
 use std::cell::Cell;
 

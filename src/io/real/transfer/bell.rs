@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use super::super::sys;
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use std::io;
@@ -57,7 +58,7 @@ impl Bell {
 
     /// Said by the mover's thread before it looks for work a last time: whoever brings some from now on, rings.
     pub fn about_to_sleep(&self) {
-        self.asleep.store(true, Ordering::SeqCst);
+        self.asleep.store(!planted(Bug::BellUnheard), Ordering::SeqCst);
     }
 
     /// Said by the mover's thread when it is up.

@@ -15,6 +15,7 @@ mod threads;
 pub use bell::Bell;
 
 use super::{Backend, wished};
+use crate::base::log;
 use crate::base::sync::Arc;
 use libc::{c_void, iovec};
 use std::io;
@@ -153,13 +154,18 @@ pub struct Wishes {
 pub fn mover(wishes: &Wishes, bell: &Arc<Bell>) -> io::Result<Box<dyn Mover>> {
     let (backend, said) = wished(&std::env::var("KVBATCH_IO").unwrap_or_default());
     let why = match backend {
-        Backend::Threads => said.to_owned(),
+        Backend::Threads => return Ok(Box::new(threads::ThreadMover::new(wishes, bell, said.to_owned())?)),
         Backend::Auto | Backend::Ring => match ring::RingMover::open(wishes, bell, said) {
             Ok(ring) => return Ok(Box::new(ring)),
             Err(why) if said.is_empty() => why,
             Err(why) => format!("{said}; {why}"),
         },
     };
+    let text = format!(
+        "io_uring cannot be had, a ring works through threads instead, which is slower: {why}; allow it \
+         (sysctl kernel.io_uring_disabled=0, no seccomp filter against it), or set KVBATCH_IO=threads if this is meant"
+    );
+    log::write(log::Level::Warn, "kv_uring", &text);
     Ok(Box::new(threads::ThreadMover::new(wishes, bell, why)?))
 }
 
