@@ -6,7 +6,7 @@
 //! five language standards. Without a C++ compiler what needs one is left out.
 //! Environment: `KV_LIBRARY` names another libkvbatch.so (one with a sanitizer), `KV_RUNNER` wraps each case
 //! (`valgrind -q --error-exitcode=9`), `KV_CFLAGS` adds to the compiler's flags,
-//! `KV_QUICK=1` leaves out slow cases, `KVB_DENY_URING=EPERM|ENOSYS|number` denies io_uring, `KVBATCH_IO` goes through to the
+//! `KV_QUICK=1` leaves out slow cases, `KVB_DENY_URING=EPERM|ENOSYS|ENOMEM|number` denies io_uring, `KVBATCH_IO` goes through to the
 //! library, `KV_CASE_SECONDS` moves the net for hanging cases, `KV_KEEP=1` keeps the cases' directories.
 //! It must never assert speed: the net only ends what hangs.
 #![allow(clippy::print_stderr, reason = "a test driver talks to people")]
@@ -144,6 +144,7 @@ impl Suite {
             "" | "0" => return Ok(()),
             "1" | "EPERM" => "1".to_owned(),
             "ENOSYS" => "38".to_owned(),
+            "ENOMEM" => "12".to_owned(),
             other => other.parse::<u16>()?.to_string(),
         };
         let launcher = Program { name: "deny_uring".to_owned(), sources: vec![Path::new(HERE).join("deny_uring.c")], linked: false };

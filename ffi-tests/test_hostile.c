@@ -1,6 +1,7 @@
-/* test_hostile.c: the descriptor past the page cache (O_DIRECT), through which durable batches are written, on disks that are not
- * kind to it: short writes, errors, file systems that promise it and refuse. The calls that the library makes on it come
- * here first; everything else passes through. A case is left out where the file system has no such way. */
+/* test_hostile.c: the store's descriptors in bad hands. The one past the page cache (O_DIRECT), through which durable batches are
+ * written, on disks that are not kind to it: short writes, errors, file systems that promise it and refuse. And host programs that
+ * close descriptors which aren't theirs, or put a file of their own in the place of one. The calls that the library makes on
+ * store files come here first; everything else passes through. A case is left out where the file system has no such way. */
 #include "kvtest.h"
 #include <fcntl.h>
 #include <sys/syscall.h>
@@ -191,3 +192,149 @@ static void goes_through_the_page_cache(int error) {
 
 TEST(direct_writes_are_refused_with_einval) { goes_through_the_page_cache(EINVAL); }
 TEST(direct_writes_are_refused_with_eopnotsupp) { goes_through_the_page_cache(EOPNOTSUPP); }
+
+/* ---- host programs: a descriptor of the store is closed, or has become that of another file ---- */
+static const char strangers[] = "what a stranger wrote";
+static int stranger_fd; /* the stranger's own */
+
+static void stranger_at(int number) {
+    write_file("stranger", strangers, sizeof strangers);
+    stranger_fd = open("stranger", O_RDWR | O_CLOEXEC);
+    CHECK(stranger_fd >= 0);
+    if (number >= 0) CHECK_EQ_INT(dup2(stranger_fd, number), number);
+}
+
+static void stranger_is_unharmed(void) {
+    size_t len;
+    char *seen = read_file("stranger", &len);
+    CHECK_EQ_MEM(seen, len, strangers, sizeof strangers);
+    free(seen);
+}
+
+static int is_cached(int fd) { return !is_direct(fd); }
+
+/* Descriptors of the store's chunks of one kind, each given to `what`. */
+static int each_chunk_fd(int (*kind)(int), void (*what)(int)) {
+    int found = 0;
+    for (int fd = 3; fd < 1024; fd++) {
+        if (fcntl(fd, F_GETFD) == -1 || !is_chunk(fd) || !kind(fd)) continue;
+        what(fd);
+        found++;
+    }
+    return found;
+}
+
+static void close_it(int fd) { CHECK_EQ_INT(close(fd), 0); }
+
+/* Writes are refused, each with the reason; then the store is closed, and the number stays the program's. What was acknowledged is
+ * in the store, what was refused is nowhere. */
+static void refuses_writes(manager_t *m, int number) {
+    int result;
+    for (int i = 0; i < 3; i++) {
+        CHECK_CODE(put_code(m, "refused", "2", 1, &result), KV_ERR_BATCH_FAILED);
+        CHECK_CODE(result, KV_ERR_IO);
+    }
+    kv_async_batch_manager_stop(m);
+    kv_async_batch_manager_destroy(m);
+    if (number >= 0) {
+        CHECK(fcntl(number, F_GETFD) != -1); /* not closed by us */
+        stranger_is_unharmed();
+    }
+    m = open_default();
+    EXPECT(m, "before", "1");
+    EXPECT_MISS(m, "refused");
+    put_one(m, "after", "3");
+    close_manager(m);
+    if (number >= 0) stranger_is_unharmed();
+}
+
+static int taken = -1;
+static void take(int fd) {
+    stranger_at(fd);
+    taken = fd;
+}
+
+/* Without a way past the page cache, and whatever fsync there is. */
+static void exchanged(bool fsync, void (*what)(int)) {
+    config_t c = durable();
+    c.enable_batch_fsync = fsync;
+    c.fsync_interval_ms = 0;
+    direct_left = -1; /* durable batches go through the page cache */
+    direct_error = EOPNOTSUPP;
+    manager_t *m = open_with(&c);
+    put_one(m, "before", "1");
+    put_one(m, "before", "1");
+    CHECK(each_chunk_fd(is_cached, what) == 1);
+    refuses_writes(m, taken);
+}
+
+TEST(the_descriptor_is_exchanged_for_a_strangers_file) { exchanged(true, take); }
+TEST(the_descriptor_is_exchanged_for_a_strangers_file_without_fsync) { exchanged(false, take); }
+TEST(the_descriptor_is_closed) { exchanged(true, close_it); }
+
+/* All that the process has but the first three, as a daemon does that starts the library too early. Which numbers those were. */
+static int numbers[1024], numbers_len;
+static void all_descriptors(bool strangers_file) {
+    numbers_len = 0;
+    for (int fd = 3; fd < 1000; fd++)
+        if (fcntl(fd, F_GETFD) != -1) numbers[numbers_len++] = fd;
+    CHECK(numbers_len > 1);
+    if (!strangers_file) {
+        for (int i = 0; i < numbers_len; i++) close(numbers[i]);
+        return;
+    }
+    stranger_at(-1);
+    for (int i = 0; i < numbers_len; i++) CHECK_EQ_INT(dup2(stranger_fd, numbers[i]), numbers[i]);
+}
+
+static void lost_all(bool strangers_file) {
+    config_t c = durable();
+    setenv("KVBATCH_STORE", "file:all?hot_log_bytes=0", 1); /* so that reads go to the disk */
+    manager_t *m = open_with(&c);
+    fill(9);
+    put_mem(m, "cold", 4, bytes, sizeof bytes);
+    put_one(m, "before", "1");
+    holds(m, "cold", sizeof bytes);
+    all_descriptors(strangers_file);
+    probe_t p = {0};
+    batch_t *b = new_batch(m, 1);
+    add_get(b, "cold", &p);
+    CHECK_CODE(run_code(b), KV_ERR_BATCH_FAILED); /* no stranger's bytes, and no miss */
+    CHECK(p.result == KV_ERR_IO || p.result == KV_ERR_CORRUPTED);
+    kv_async_batch_destroy(b);
+    int result;
+    CHECK_CODE(put_code(m, "refused", "2", 1, &result), KV_ERR_BATCH_FAILED);
+    CHECK_CODE(result, KV_ERR_IO);
+    kv_async_batch_manager_stop(m);
+    kv_async_batch_manager_destroy(m);
+    if (strangers_file) {
+        struct stat wanted, seen;
+        CHECK_EQ_INT(fstat(stranger_fd, &wanted), 0);
+        for (int i = 0; i < numbers_len; i++) { /* none was closed */
+            CHECK_EQ_INT(fstat(numbers[i], &seen), 0);
+            CHECK(seen.st_ino == wanted.st_ino && seen.st_dev == wanted.st_dev);
+        }
+        stranger_is_unharmed();
+    }
+    m = open_with(&c);
+    holds(m, "cold", sizeof bytes);
+    EXPECT_MISS(m, "refused");
+    put_one(m, "after", "3");
+    close_manager(m);
+    if (strangers_file) stranger_is_unharmed();
+}
+
+TEST(all_descriptors_are_closed) { lost_all(false); }
+TEST(all_descriptors_are_exchanged_for_a_strangers_file) { lost_all(true); }
+
+TEST(the_direct_descriptor_is_exchanged_for_a_strangers_file) {
+    manager_t *m = past_the_page_cache();
+    CHECK(each_chunk_fd(is_direct, take) == 1);
+    refuses_writes(m, taken);
+}
+
+TEST(the_direct_descriptor_is_closed) {
+    manager_t *m = past_the_page_cache();
+    CHECK(each_chunk_fd(is_direct, close_it) == 1);
+    refuses_writes(m, -1);
+}

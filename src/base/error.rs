@@ -53,6 +53,9 @@ impl Error {
             Some(libc::ENOTDIR | libc::EISDIR | libc::ELOOP | libc::ENAMETOOLONG | libc::ENOENT | libc::EEXIST) => {
                 (Code::FILE, "name a directory that exists or can be made")
             }
+            Some(libc::EBADF) => {
+                (Code::IO, "the program has closed or replaced a descriptor that it did not open: let it leave those alone")
+            }
             _ => (Code::IO, "check the disk and the kernel's log"),
         };
         let transient =

@@ -59,7 +59,7 @@ impl Mapping {
 
     /// Bytes it was made for.
     #[inline(always)]
-    pub fn len(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         self.len
     }
 

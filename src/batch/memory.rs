@@ -4,12 +4,16 @@
 //! take memory from anywhere else, and never hand out a byte that was not written.
 #![allow(unsafe_code)]
 
+use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+
+/// Everything starts at a multiple of this, in bytes. `malloc` gives more; many a pool gives no more than this.
+const ALIGN: usize = 8;
 
 thread_local! {
     static REFUSED: Cell<bool> = const { Cell::new(false) };
@@ -50,16 +54,27 @@ impl Allocator {
         (self.alloc as usize, self.free as usize) == (system.alloc as usize, system.free as usize)
     }
 
-    fn take(&self, len: usize) -> Option<NonNull<u8>> {
+    /// `len` bytes, at an address that is a multiple of `ALIGN`.
+    fn take(&self, len: usize, none: impl FnOnce() -> Error) -> Result<NonNull<u8>> {
         // SAFETY: the configuration's contract: `alloc_func` behaves like `malloc`.
         let memory = without_calls(|| unsafe { (self.alloc)(len) });
-        NonNull::new(memory.cast())
+        let memory = NonNull::new(memory.cast::<u8>()).ok_or_else(none)?;
+        if memory.addr().get().is_multiple_of(ALIGN) {
+            return Ok(memory);
+        }
+        self.give_back(memory);
+        Err(misaligned())
     }
 
     fn give_back(&self, memory: NonNull<u8>) {
         // SAFETY: `memory` came from `take` of the same allocator and is given back once.
         without_calls(|| unsafe { (self.free)(memory.as_ptr().cast()) });
     }
+}
+
+#[cold]
+fn misaligned() -> Error {
+    Error::new(Code::INVALID_PARAM, "alloc_func gave memory that is not aligned: let it return multiples of 16, as malloc does")
 }
 
 /// A growing array whose memory comes from an `Allocator`. Growth can fail; nothing else can.
@@ -77,7 +92,7 @@ unsafe impl<T: Send> Send for Array<T> {}
 unsafe impl<T: Sync> Sync for Array<T> {}
 
 impl<T> Array<T> {
-    const ALIGN_OK: () = assert!(align_of::<T>() <= 16 && size_of::<T>() > 0, "malloc aligns to 16 bytes");
+    const ALIGN_OK: () = assert!(align_of::<T>() <= ALIGN && size_of::<T>() > 0, "the allocator's memory is looked at for this alignment");
 
     /// An empty array; takes no memory yet.
     pub fn new(allocator: Allocator) -> Self {
@@ -94,7 +109,7 @@ impl<T> Array<T> {
         let wanted = self.len.checked_add(more).ok_or_else(no_memory)?;
         let capacity = wanted.max(self.capacity.saturating_mul(2)).max(8);
         let bytes = capacity.checked_mul(size_of::<T>()).ok_or_else(no_memory)?;
-        let memory: NonNull<T> = self.allocator.take(bytes).ok_or_else(no_memory)?.cast();
+        let memory: NonNull<T> = self.allocator.take(bytes, no_memory)?.cast();
         // SAFETY: both regions hold at least `len` elements and do not overlap: one was just allocated. The elements
         // move: the old region is given back without dropping them.
         unsafe { std::ptr::copy_nonoverlapping(self.memory.as_ptr(), memory.as_ptr(), self.len) };
@@ -203,9 +218,6 @@ unsafe impl Sync for Arena {}
 const BLOCK_LEN_MIN: usize = 4 << 10;
 const BLOCK_LEN_MAX: usize = 1 << 20;
 
-/// Everything in an arena starts at a multiple of this, in bytes.
-const ALIGN: usize = 8;
-
 impl Arena {
     /// An empty arena; takes no memory yet.
     pub fn new(allocator: Allocator) -> Self {
@@ -267,7 +279,7 @@ impl Arena {
             return Err(no_memory());
         }
         self.blocks.reserve(1)?;
-        let memory = self.allocator.take(capacity).ok_or_else(no_memory)?;
+        let memory = self.allocator.take(capacity, no_memory)?;
         self.blocks.push(Block { memory, capacity, used: 0 })?;
         Ok(0)
     }
@@ -394,5 +406,26 @@ mod tests {
         let allocator = Allocator { alloc: none, free: libc::free };
         assert!(Array::new(allocator).push(1u64).is_err());
         assert!(Arena::new(allocator).take(1).is_err());
+    }
+
+    #[test]
+    fn misaligned_memory_is_given_back_with_an_error() {
+        /// # Safety
+        /// None needed: nobody looks into this memory.
+        unsafe extern "C" fn odd(_: usize) -> *mut c_void {
+            GIVEN.set(GIVEN.get() + 1);
+            std::ptr::without_provenance_mut(4)
+        }
+        /// # Safety
+        /// As above.
+        unsafe extern "C" fn take_back(memory: *mut c_void) {
+            assert_eq!(memory.addr(), 4);
+            GIVEN.set(GIVEN.get() - 1);
+        }
+        thread_local!(static GIVEN: Cell<u32> = const { Cell::new(0) });
+        let allocator = Allocator { alloc: odd, free: take_back };
+        assert_eq!(Array::new(allocator).push(1u64).err().map(|e| e.code), Some(Code::INVALID_PARAM));
+        assert!(Arena::new(allocator).take(1).is_err());
+        assert_eq!(GIVEN.get(), 0);
     }
 }

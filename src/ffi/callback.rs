@@ -3,7 +3,7 @@
 //! The batch layer calls this through its trait `Edge`, with no lock held, exactly once per callback; it carries C's
 //! pointers as numbers and never looks into them.
 
-use super::guard::Errno;
+use super::guard::{Errno, in_forked_child};
 use super::types::{kv_async_batch_context_t, kv_async_batch_operation_s};
 use crate::batch::{CompleteHook, Edge, Hook, OpKind, OpView};
 use libc::{c_char, c_int, c_void, size_t};
@@ -77,10 +77,18 @@ fn chars(bytes: &[u8]) -> *mut c_char {
 /// Calls C. Being `extern "C"`, this function lets nothing unwind out of it: an exception (or a thread's forced exit) that
 /// leaves a callback ends the process here, with a message, before it can tear through the library's frames.
 /// `errno` is kept: what a callback leaves there is not the business of a thread that waits.
+///
+/// A child that was forked in the callback must end there (`_exit`, `exec`). One that comes back is ended here: it is a copy of
+/// one thread in the midst of the library's work, which the parent does.
 #[allow(improper_ctypes_definitions)] // never called by C: "C" is here for that one property
 pub(in crate::ffi) extern "C" fn without_unwinding(call: &mut dyn FnMut()) {
     let errno = Errno::keep();
+    let was_child = in_forked_child();
     call();
+    if in_forked_child() && !was_child {
+        // SAFETY: ends the process, and runs nothing of it.
+        unsafe { libc::_exit(1) };
+    }
     errno.give_back();
 }
 

@@ -31,7 +31,7 @@ impl Pages {
 
     /// Has the kernel give the pages up to byte `end`. Their bytes stay what they are.
     fn make_ready(&self, end: u64) {
-        let end = end.next_multiple_of(PAGE_BYTES as u64).min(self.mapping.len() as u64);
+        let end = end.next_multiple_of(PAGE_BYTES as u64).min(self.mapping.bytes() as u64);
         let from = self.ready.fetch_max(end, Ordering::Relaxed);
         self.mapping.bring_in(from as usize, end as usize);
     }
@@ -81,7 +81,7 @@ impl HotChunk {
     /// Memory for `bytes` bytes, from the pool if it has some; `None` without memory. It may hold bytes of an older chunk.
     pub fn new(bytes: u64, pool: &Arc<HotPool>) -> Option<Arc<HotChunk>> {
         let len = usize::try_from(bytes).ok().filter(|len| *len > 0)?;
-        let spare = pool.spare.lock().take_if(|pages| pages.mapping.len() == len);
+        let spare = pool.spare.lock().take_if(|pages| pages.mapping.bytes() == len);
         let pages = spare.or_else(|| Pages::new(len))?;
         Some(HotChunk::with(pages, pool))
     }
@@ -98,7 +98,7 @@ impl HotChunk {
 
     /// Bytes of memory it was made for.
     pub fn capacity(&self) -> u64 {
-        self.pages.as_ref().map_or(0, |pages| pages.mapping.len() as u64)
+        self.pages.as_ref().map_or(0, |pages| pages.mapping.bytes() as u64)
     }
 
     /// Bytes from the start whose pages are there, or will be in a moment.

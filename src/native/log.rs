@@ -284,16 +284,6 @@ impl Log {
         })
     }
 
-    /// What comes next in the chunk of `hot` goes to `other`.
-    pub fn exchange_hot(&self, hot: &Arc<HotChunk>, other: &Arc<HotChunk>) {
-        let mut state = self.state.lock();
-        if let Some(now) = state.active.as_mut().and_then(|active| active.hot.as_mut())
-            && Arc::ptr_eq(now, hot)
-        {
-            *now = Arc::clone(other);
-        }
-    }
-
     /// The frame at `place` has this digest: what is staged next continues from it. Where the log ends with it.
     pub fn staged(&self, place: &Place, frame_len: u64, digest: u64) -> LogEnd {
         let end = LogEnd { chunk: place.chunk.id, valid_bytes: place.offset + frame_len, last_seq: place.last_seq, digest };

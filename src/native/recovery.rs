@@ -91,6 +91,7 @@ pub struct Witness {
 }
 
 /// What reading gave.
+#[allow(clippy::large_enum_variant)] // there is one at a time, and it is taken apart at once
 enum Reading {
     Done {
         index: Index,

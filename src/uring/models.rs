@@ -120,5 +120,5 @@ fn room() {
 #[test]
 fn every_request_ends_once_whoever_goes_first() {
     let bugs = [(Bug::BellUnheard, "max_steps"), (Bug::RequestEndUntold, "deadlock"), (Bug::ReaperAsleep, "deadlock")];
-    holds_but_for(&bugs, || schedules(10_000, room));
+    holds_but_for(&bugs, || schedules(40_000, room));
 }

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use super::super::{Dir, File};
+use super::descriptor::Descriptor;
 use super::file::RealFile;
 use super::{lock, sys};
 use crate::base::sync::Arc;
@@ -19,7 +20,7 @@ const DIRECTORY: libc::c_int = libc::O_RDONLY | libc::O_DIRECTORY;
 
 /// An open directory.
 pub(super) struct RealDir {
-    fd: OwnedFd,
+    fd: Descriptor,
     /// Nothing in it is changed through this.
     read_only: bool,
 }
@@ -38,56 +39,61 @@ impl RealDir {
         if names(fd.as_fd())?.is_empty() {
             sync_upwards(fd.as_fd())?;
         }
-        Ok(RealDir { fd, read_only: false })
+        Ok(RealDir { fd: Descriptor::new(fd)?, read_only: false })
     }
 
     /// Opens `path`, which must be there, to read only.
     pub(super) fn open_to_read(path: &Path) -> io::Result<Self> {
-        Ok(RealDir { fd: open_path(path)?, read_only: true })
+        Ok(RealDir { fd: Descriptor::new(open_path(path)?)?, read_only: true })
     }
 
-    fn check_writable(&self) -> io::Result<()> {
-        if self.read_only { Err(io::Error::from_raw_os_error(libc::EROFS)) } else { Ok(()) }
+    /// The directory, if its descriptor is not a stranger's by now.
+    fn ours(&self) -> io::Result<BorrowedFd<'_>> {
+        self.fd.check()?;
+        Ok(self.fd.as_fd())
+    }
+
+    /// The same, to make a change.
+    fn ours_to_change(&self) -> io::Result<BorrowedFd<'_>> {
+        if self.read_only { Err(io::Error::from_raw_os_error(libc::EROFS)) } else { self.ours() }
     }
 }
 
 impl Dir for RealDir {
     fn list(&self) -> io::Result<Vec<String>> {
-        names(self.fd.as_fd())
+        names(self.ours()?)
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn File>> {
-        self.check_writable()?;
-        let name = sys::file_name(name)?;
-        Ok(Arc::new(RealFile::open(self.fd.as_fd(), &name, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL)?))
+        let (dir, name) = (self.ours_to_change()?, sys::file_name(name)?);
+        Ok(Arc::new(RealFile::open(dir, &name, libc::O_RDWR | libc::O_CREAT | libc::O_EXCL)?))
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn File>> {
         let name = sys::file_name(name)?;
         let access = if self.read_only { libc::O_RDONLY } else { libc::O_RDWR };
-        Ok(Arc::new(RealFile::open(self.fd.as_fd(), &name, access)?))
+        Ok(Arc::new(RealFile::open(self.ours()?, &name, access)?))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        self.check_writable()?;
-        let name = sys::file_name(name)?;
+        let (dir, name) = (self.ours_to_change()?, sys::file_name(name)?);
         // SAFETY: the descriptor is ours and open, the name is NUL-terminated.
-        sys::retry(|| unsafe { libc::unlinkat(self.fd.as_raw_fd(), name.as_ptr(), 0) })?;
+        sys::retry(|| unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) })?;
         Ok(())
     }
 
     fn link(&self, name: &str, to: &dyn Dir, new_name: &str) -> io::Result<()> {
         let elsewhere = || io::Error::from_raw_os_error(libc::EXDEV);
         let to = (to as &dyn Any).downcast_ref::<RealDir>().ok_or_else(elsewhere)?;
-        to.check_writable()?;
+        let (from, to) = (self.ours()?, to.ours_to_change()?);
         let (name, new_name) = (sys::file_name(name)?, sys::file_name(new_name)?);
         // SAFETY: both descriptors are ours and open, both names are NUL-terminated.
-        sys::retry(|| unsafe { libc::linkat(self.fd.as_raw_fd(), name.as_ptr(), to.fd.as_raw_fd(), new_name.as_ptr(), 0) })?;
+        sys::retry(|| unsafe { libc::linkat(from.as_raw_fd(), name.as_ptr(), to.as_raw_fd(), new_name.as_ptr(), 0) })?;
         Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
-        sys::sync(self.fd.as_fd())
+        sys::sync(self.ours()?)
     }
 
     fn free_bytes(&self) -> Option<u64> {
@@ -97,9 +103,9 @@ impl Dir for RealDir {
     fn lock(&self, name: &str) -> io::Result<Box<dyn Any + Send + Sync>> {
         let name = sys::file_name(name)?;
         if self.read_only {
-            return Ok(Box::new(lock::share(self.fd.as_fd(), &name)?));
+            return Ok(Box::new(lock::share(self.ours()?, &name)?));
         }
-        Ok(Box::new(lock::take(self.fd.as_fd(), &name)?))
+        Ok(Box::new(lock::take(self.ours()?, &name)?))
     }
 
     fn lock_holder(&self, name: &str) -> Option<String> {

@@ -6,56 +6,14 @@
 //! be used for what does not begin and end at blocks, in memory as in the file.
 #![allow(unsafe_code)]
 
+use super::descriptor::Descriptor;
 use super::sys;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::sync::OnceLock;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::CString;
 use std::io;
-use std::mem::ManuallyDrop;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-
-/// Device and number: what tells a file from others.
-pub(super) type Identity = (libc::dev_t, libc::ino_t);
-
-/// A descriptor that is closed with this, if it still is that of the file it was made for: a host that closed all
-/// descriptors may have given the number to a file of its own, and that one is not ours to close.
-pub(super) struct Descriptor {
-    fd: ManuallyDrop<OwnedFd>,
-    identity: Identity,
-}
-
-impl Descriptor {
-    pub(super) fn new(fd: OwnedFd, identity: Identity) -> Self {
-        Descriptor { fd: ManuallyDrop::new(fd), identity }
-    }
-
-    /// The file that it was made for.
-    pub(super) fn identity(&self) -> Identity {
-        self.identity
-    }
-}
-
-impl AsFd for Descriptor {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
-    }
-}
-
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.fd.as_raw_fd()
-    }
-}
-
-impl Drop for Descriptor {
-    fn drop(&mut self) {
-        if sys::stat(self.as_fd()).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == self.identity) {
-            // SAFETY: dropped once, here, and not used afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.fd) };
-        }
-    }
-}
+use std::os::fd::AsRawFd;
 
 /// The second descriptor of a file, made when it is first wanted.
 #[derive(Default)]
@@ -114,8 +72,7 @@ fn open_again(file: &Descriptor, access: libc::c_int) -> Option<Descriptor> {
     }
     let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
     let fd = sys::open_at(libc::AT_FDCWD, &path, access | libc::O_DIRECT | libc::O_NOCTTY, 0).ok()?;
-    let stat = sys::stat(fd.as_fd()).ok()?;
-    ((stat.st_dev, stat.st_ino) == file.identity).then(|| Descriptor::new(fd, file.identity))
+    Descriptor::new(fd).ok().filter(|again| again.identity() == file.identity())
 }
 
 /// Whether these bytes may go past the page cache to or from `offset`.

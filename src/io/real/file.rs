@@ -1,18 +1,20 @@
 //! Files: positioned reads and writes, and syncs. Called through `io::File` and by the ring (the descriptor).
 //!
 //! Each method makes the one system call it is named for (two where the kernel lacks the durable write), so that
-//! whoever plays faults at that height sees every one of them. Never: repeat a sync, hide an errno, or promise that
-//! bytes are durable in a file that was deleted, or whose descriptor the host program has given to another file.
+//! whoever plays faults at that height sees every one of them. Before a change, and behind what makes one durable, it asks
+//! which file that is. Never: repeat a sync, hide an errno, write to a file that the host program has put in the place of
+//! ours, or promise that bytes are durable in one that was deleted.
 #![allow(unsafe_code)]
 
 use super::super::{File, write_all_at};
-use super::direct::{self, Descriptor, Direct};
+use super::descriptor::Descriptor;
+use super::direct::{self, Direct};
 use super::limit::SizeLimit;
 use super::sys;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use std::ffi::CStr;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Linux takes this many pieces in one call (UIO_MAXIOV).
 const PIECES_MAX: usize = 1024;
@@ -40,30 +42,25 @@ impl RealFile {
         let flags = sys::retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
         // SAFETY: as above.
         sys::retry(|| unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })?;
-        let stat = sys::stat(fd.as_fd())?;
-        Ok(RealFile {
-            fd: Descriptor::new(fd, (stat.st_dev, stat.st_ino)),
-            direct: Direct::default(),
-            counts_links: stat.st_nlink > 0,
-            read_only,
-            no_durable_write: AtomicBool::new(false),
-        })
+        Self::of(fd, read_only)
+    }
+
+    /// The file that is open.
+    pub(super) fn of(fd: OwnedFd, read_only: bool) -> io::Result<Self> {
+        let fd = Descriptor::new(fd)?;
+        let counts_links = fd.check()?.st_nlink > 0;
+        Ok(RealFile { fd, direct: Direct::default(), counts_links, read_only, no_durable_write: AtomicBool::new(false) })
+    }
+
+    /// An error if this may not be changed, or if it is not our file any more.
+    fn check_ours(&self) -> io::Result<()> {
+        if self.read_only { Err(io::Error::from_raw_os_error(libc::EROFS)) } else { self.fd.check().map(drop) }
     }
 
     /// An error if what was written just now can be no promise: it went to another file, or to one without a name.
-    fn check_identity(&self, fd: &Descriptor) -> io::Result<()> {
-        let stat = sys::stat(fd.as_fd())?;
-        if (stat.st_dev, stat.st_ino) != fd.identity() {
-            return Err(io::Error::from_raw_os_error(libc::EBADF));
-        }
-        if self.counts_links && stat.st_nlink == 0 {
-            return Err(io::Error::from_raw_os_error(libc::ESTALE));
-        }
-        Ok(())
-    }
-
-    fn check_writable(&self) -> io::Result<()> {
-        if self.read_only { Err(io::Error::from_raw_os_error(libc::EROFS)) } else { Ok(()) }
+    fn check_kept(&self, fd: &Descriptor) -> io::Result<()> {
+        let stat = fd.check()?;
+        if self.counts_links && stat.st_nlink == 0 { Err(io::Error::from_raw_os_error(libc::ESTALE)) } else { Ok(()) }
     }
 
     /// The way past the page cache, if there is one.
@@ -78,13 +75,16 @@ impl RealFile {
             return None;
         }
         let fd = self.direct().filter(|_| self.direct.takes_writes())?;
+        if let Err(e) = fd.check() {
+            return Some(Err(e));
+        }
         let written = write(fd, pieces, place, if durable { libc::RWF_DSYNC } else { 0 });
         match &written {
             Err(e) if self.direct.is_refusal(e) => return None,
             Err(_) => return Some(written),
             Ok(_) => self.direct.saw_a_write(),
         }
-        Some(if durable { self.check_identity(fd).and(written) } else { written })
+        Some(if durable { self.check_kept(fd).and(written) } else { written })
     }
 
     fn write_durably(&self, pieces: &[IoSlice<'_>], place: libc::off_t) -> io::Result<usize> {
@@ -140,7 +140,7 @@ impl File for RealFile {
     }
 
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize> {
-        self.check_writable()?;
+        self.check_ours()?;
         let pieces = &pieces[..pieces.len().min(PIECES_MAX)];
         let bytes: u64 = pieces.iter().map(|p| p.len() as u64).sum();
         let place = file_offset(offset)?;
@@ -152,17 +152,18 @@ impl File for RealFile {
             return write(&self.fd, pieces, place, 0);
         }
         let n = self.write_durably(pieces, place)?;
-        self.check_identity(&self.fd)?;
+        self.check_kept(&self.fd)?;
         Ok(n)
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.fd.check()?;
         match self.datasync() {
             // Media that cannot be written have nothing to sync, and say it with these.
             Err(e) if self.read_only && matches!(e.raw_os_error(), Some(libc::EINVAL | libc::EROFS)) => return Ok(()),
             other => other?,
         }
-        self.check_identity(&self.fd)
+        self.check_kept(&self.fd)
     }
 
     fn forget(&self) {
@@ -172,7 +173,7 @@ impl File for RealFile {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check_writable()?;
+        self.check_ours()?;
         let place = file_offset(len)?;
         let _limit = SizeLimit::before_growing_to(len);
         // SAFETY: the descriptor is ours and open.
@@ -181,7 +182,7 @@ impl File for RealFile {
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {
-        self.check_writable()?;
+        self.check_ours()?;
         let end = file_offset(len)?;
         let _limit = SizeLimit::before_growing_to(len);
         // SAFETY: the descriptor is ours and open.

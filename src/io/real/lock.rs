@@ -2,16 +2,17 @@
 //!
 //! Called through `io::Dir`. `flock` goes with the open file, and a child after fork shares that: it would keep the
 //! lock when the parent dies. So every lock's descriptor stands in a table that the child's fork handler empties.
-//! Never: unlock from a child, or take the word of the file's text for a lock.
+//! Never: unlock from a child, take the word of the file's text for a lock, or close a number that is a stranger's file by now.
 #![allow(unsafe_code)]
 
+use super::descriptor::{Identity, is_still};
 use super::limit::SizeLimit;
 use super::sys;
 use crate::base::clock;
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a lock that another holds is waited for: a process that ends right now lets go in that time.
@@ -19,17 +20,33 @@ const PATIENCE_MS: u64 = 1000;
 const PAUSE: Duration = Duration::from_millis(10);
 
 const NONE: i32 = -1;
+/// Of a slot that is about to be filled.
+const TAKEN: i32 = -2;
 /// Stores that one process may have open.
 const LOCKS_MAX: usize = 1024;
 /// Descriptors of all locks of this process: plain atomics, because a fork handler may use nothing else.
-static LOCKS: [AtomicI32; LOCKS_MAX] = [const { AtomicI32::new(NONE) }; LOCKS_MAX];
+static LOCKS: [Slot; LOCKS_MAX] =
+    [const { Slot { fd: AtomicI32::new(NONE), device: AtomicU64::new(0), number: AtomicU64::new(0) } }; LOCKS_MAX];
+
+/// One lock's descriptor, and which file that is.
+struct Slot {
+    fd: AtomicI32,
+    device: AtomicU64,
+    number: AtomicU64,
+}
+
+impl Slot {
+    fn identity(&self) -> Identity {
+        (self.device.load(Ordering::Relaxed), self.number.load(Ordering::Relaxed))
+    }
+}
 
 /// Closes all locks in a child after fork, so that they end with the parent. Async-signal-safe; for the child's
 /// `pthread_atfork` handler only: in the parent it would open the stores to others.
 pub fn close_locks_in_child() {
     for slot in &LOCKS {
-        let fd = slot.swap(NONE, Ordering::AcqRel);
-        if fd != NONE {
+        let fd = slot.fd.swap(NONE, Ordering::AcqRel);
+        if fd >= 0 && is_still(fd, slot.identity()) {
             // SAFETY: whoever takes a descriptor out of the table owns it, and closes it once.
             unsafe { libc::close(fd) };
         }
@@ -38,15 +55,19 @@ pub fn close_locks_in_child() {
 
 /// A lock that is held until this is dropped.
 pub(super) struct Lock {
-    slot: &'static AtomicI32,
+    slot: &'static Slot,
     fd: RawFd,
     pid: u32,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        if self.slot.compare_exchange(self.fd, NONE, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        let identity = self.slot.identity();
+        if self.slot.fd.compare_exchange(self.fd, NONE, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return; // A child whose fork handler closed it; the number may be another file's by now.
+        }
+        if !is_still(self.fd, identity) {
+            return; // The host program closed it, and with it went the lock.
         }
         // SAFETY: taken out of the table, the descriptor is ours alone.
         let fd = unsafe { OwnedFd::from_raw_fd(self.fd) };
@@ -64,7 +85,7 @@ pub(super) fn take(dir: BorrowedFd<'_>, name: &CStr) -> io::Result<Lock> {
     loop {
         let lock = register(sys::open_regular(dir, name, libc::O_RDWR | libc::O_CREAT)?)?;
         wait(lock.fd, libc::LOCK_EX, deadline)?;
-        if is_still(dir, name, lock.fd)? {
+        if has_its_name(dir, name, lock.fd)? {
             write_pid(lock.fd);
             return Ok(lock);
         }
@@ -101,10 +122,15 @@ pub(super) fn holder(dir: BorrowedFd<'_>, name: &CStr) -> Option<String> {
 
 /// Puts `fd` into the table, before anything is locked with it.
 fn register(fd: OwnedFd) -> io::Result<Lock> {
-    let raw = fd.as_raw_fd();
-    let free = |slot: &&AtomicI32| slot.compare_exchange(NONE, raw, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+    let stat = sys::stat(fd.as_fd())?;
+    let free = |slot: &&Slot| slot.fd.compare_exchange(NONE, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok();
     match LOCKS.iter().find(free) {
-        Some(slot) => Ok(Lock { slot, fd: fd.into_raw_fd(), pid: std::process::id() }),
+        Some(slot) => {
+            slot.device.store(stat.st_dev, Ordering::Relaxed);
+            slot.number.store(stat.st_ino, Ordering::Relaxed);
+            slot.fd.store(fd.as_raw_fd(), Ordering::Release);
+            Ok(Lock { slot, fd: fd.into_raw_fd(), pid: std::process::id() })
+        }
         None => Err(io::Error::other(format!("this process has {LOCKS_MAX} stores open, which is the most"))),
     }
 }
@@ -119,7 +145,7 @@ fn wait(fd: RawFd, how: libc::c_int, deadline: Option<Instant>) -> io::Result<()
     }
 }
 
-fn is_still(dir: BorrowedFd<'_>, name: &CStr, fd: RawFd) -> io::Result<bool> {
+fn has_its_name(dir: BorrowedFd<'_>, name: &CStr, fd: RawFd) -> io::Result<bool> {
     // SAFETY: the descriptor is open (see `wait`), and the borrow ends within this function.
     let ours = sys::stat(unsafe { BorrowedFd::borrow_raw(fd) })?;
     match sys::stat_at(dir, name) {

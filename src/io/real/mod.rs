@@ -4,6 +4,7 @@
 //! container or an old machine denies it, a few threads that call `pread` take over, and `backend` says why.
 //! Never: map a data file into memory, install a signal handler, or hand an error on without its errno.
 
+mod descriptor;
 mod dir;
 mod direct;
 mod file;

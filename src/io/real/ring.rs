@@ -6,9 +6,12 @@
 #![allow(unsafe_code)]
 
 use super::super::{ReadAt, ReadMany, ReadManyReport};
-use super::finish_by_pread;
+use super::descriptor::{Identity, is_still};
+use super::{finish_by_pread, sys};
 use io_uring::{IoUring, Probe, opcode, types};
 use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 /// One request asks for this much at most (Linux transfers a little less than 2 GiB in one call).
@@ -22,7 +25,8 @@ const POLL_PATIENCE: Duration = Duration::from_millis(10);
 
 /// One ring, and the reads of the current call that have to go in again.
 pub(super) struct Ring {
-    ring: IoUring,
+    ring: ManuallyDrop<IoUring>,
+    identity: Identity,
     entries: u32,
     again: Vec<u32>,
 }
@@ -49,7 +53,10 @@ impl Ring {
             match build(entries) {
                 Ok(ring) => {
                     let entries = ring.params().sq_entries();
-                    return Ok(Ring { ring, entries, again: Vec::with_capacity(entries as usize) });
+                    // SAFETY: the ring's descriptor is open, and the borrow ends here.
+                    let stat = sys::stat(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) })?;
+                    let (identity, again) = ((stat.st_dev, stat.st_ino), Vec::with_capacity(entries as usize));
+                    return Ok(Ring { ring: ManuallyDrop::new(ring), identity, entries, again });
                 }
                 Err(e) if e.raw_os_error() == Some(libc::ENOMEM) && entries > super::RING_ENTRIES_MIN => entries /= 2,
                 Err(e) => return Err(e),
@@ -63,14 +70,15 @@ impl Ring {
     }
 
     /// Ends it without closing its descriptor or unmapping its memory.
-    pub(super) fn abandon(self) {
-        std::mem::forget(self.ring);
+    pub(super) fn abandon(mut self) {
+        self.again = Vec::new();
+        std::mem::forget(self);
     }
 
     /// Its descriptor.
     #[cfg(test)]
     pub(super) fn descriptor(&self) -> std::os::fd::RawFd {
-        std::os::fd::AsRawFd::as_raw_fd(&self.ring)
+        self.ring.as_raw_fd()
     }
 
     /// Sends a request that does nothing all the way round: a filter may allow the setup alone.
@@ -232,6 +240,16 @@ impl Ring {
             if self.reap(reads, call, false, report) == 0 {
                 std::thread::sleep(Duration::from_micros(200));
             }
+        }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Rings and their like share one identity; a file of the host program has another.
+        if is_still(self.ring.as_raw_fd(), self.identity) {
+            // SAFETY: dropped once, here, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.ring) };
         }
     }
 }

@@ -1,9 +1,12 @@
 //! The real disk, on the file system that holds temporary files, over both backends.
 #![allow(unsafe_code)]
 
-use super::super::{Dir, Disk, read_full_at, write_all_at};
-use super::{Backend, RealDisk, wished};
+use super::super::{Dir, Disk, File, read_full_at, write_all_at};
+use super::file::RealFile;
+use super::{Backend, RealDisk, sys, wished};
+use crate::base::limits::BLOCK_BYTES;
 use crate::base::sync::Arc;
+use std::ffi::CString;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
@@ -123,12 +126,8 @@ fn what_was_written_is_read_back() {
 
 #[test]
 fn errors_keep_their_number() {
-    let tmp = tempfile::tempdir().unwrap();
-    let dir = dir(tmp.path());
-    std::fs::write(tmp.path().join("full"), b"").unwrap();
-    let file = dir.open("full").unwrap();
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    put_over(file.descriptor().unwrap(), &full);
+    let file = RealFile::of(full.into(), false).unwrap();
     assert_eq!(errno(file.write_at(&[IoSlice::new(b"x")], 0, false)), Some(libc::ENOSPC));
     assert_eq!(errno(file.write_at(&[IoSlice::new(b"x")], 0, true)), Some(libc::ENOSPC));
     assert_eq!(errno(file.read_at(&mut [0], 0)), Some(libc::EBADF));
@@ -149,10 +148,33 @@ fn a_stranger_file_is_neither_trusted_nor_closed() {
     let other = std::fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(tmp.path().join("other")).unwrap();
     put_over(fd, &other);
     assert_eq!(errno(file.sync()), Some(libc::EBADF));
-    assert_eq!(errno(file.write_at(&[IoSlice::new(b"x")], 0, true)), Some(libc::EBADF));
+    for durable in [false, true] {
+        assert_eq!(errno(file.write_at(&[IoSlice::new(b"x")], 0, durable)), Some(libc::EBADF));
+    }
+    assert_eq!(errno(file.set_len(10)), Some(libc::EBADF));
+    assert_eq!(errno(file.allocate(10)), Some(libc::EBADF));
+    assert_eq!(other.metadata().unwrap().len(), 0, "written to the stranger's file");
     drop(file);
     // SAFETY: only asks about the descriptor.
     assert_ne!(unsafe { libc::fcntl(fd, libc::F_GETFD) }, -1, "the stranger's file was closed");
+}
+
+#[test]
+fn a_stranger_file_in_the_place_of_the_direct_descriptor_is_not_written_to() {
+    let tmp = tempfile::tempdir().unwrap();
+    let fd =
+        sys::open_at(libc::AT_FDCWD, &CString::new(tmp.path().join("f").to_str().unwrap()).unwrap(), libc::O_RDWR | libc::O_CREAT, 0o600)
+            .unwrap();
+    let file = RealFile::of(fd, false).unwrap();
+    let Some(direct) = file.direct() else { return };
+    let other = std::fs::OpenOptions::new().create(true).truncate(true).read(true).write(true).open(tmp.path().join("other")).unwrap();
+    put_over(direct.as_raw_fd(), &other);
+    let memory = vec![7; 3 * BLOCK_BYTES];
+    let start = memory.as_ptr().align_offset(BLOCK_BYTES);
+    for durable in [false, true] {
+        assert_eq!(errno(file.write_at(&[IoSlice::new(&memory[start..start + BLOCK_BYTES])], 0, durable)), Some(libc::EBADF));
+    }
+    assert_eq!(other.metadata().unwrap().len(), 0, "written to the stranger's file");
 }
 
 #[test]

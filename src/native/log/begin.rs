@@ -1,6 +1,7 @@
 //! Beginning a chunk: the file and its header, both on stable storage before a frame is written.
 //!
-//! `log` calls this with its state locked. From then on the header says where the log was cut, if it was.
+//! `log` calls this with its state locked. From then on the header says where the log was cut, if it was. Later the chunk may
+//! get other memory for its hot bytes.
 
 use super::{Active, Log, LogState, Purpose};
 use crate::base::clock;
@@ -13,6 +14,7 @@ use crate::engine::counters::{AtomicCounters, add};
 use crate::io::{File, write_all_at};
 use crate::native::chunks::{Chunks, file_name};
 use crate::native::frame::{CHUNK_HEADER_LEN, ChunkHeader};
+use crate::native::hot::HotChunk;
 use std::io::IoSlice;
 
 impl Log {
@@ -98,5 +100,15 @@ impl Log {
             self.dir.sync()?;
         }
         Ok(file)
+    }
+
+    /// What comes next in the chunk of `hot` goes to `other`.
+    pub fn exchange_hot(&self, hot: &Arc<HotChunk>, other: &Arc<HotChunk>) {
+        let mut state = self.state.lock();
+        if let Some(now) = state.active.as_mut().and_then(|active| active.hot.as_mut())
+            && Arc::ptr_eq(now, hot)
+        {
+            *now = Arc::clone(other);
+        }
     }
 }
