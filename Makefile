@@ -31,7 +31,7 @@ lib:
 demo: lib
 	@$(EXAMPLES) STORES=$(TARGET_DIR_ABS)/demo demo
 
-##  make test       every test: Rust, C, io_uring denied, planted bugs, valgrind (if there), examples, benchmarks (a look)
+##  make test       every test: Rust, C, io_uring denied, planted bugs, valgrind and sanitizers (if there), examples, benchmarks (a look)
 test: lib
 	@.ci/test
 
@@ -42,6 +42,18 @@ examples: lib
 ##  make valgrind   the quick C cases under valgrind
 valgrind:
 	@.ci/test valgrind
+
+##  make asan       the C suite, C and Rust with AddressSanitizer (errors of memory, leaks); `.ci/sanitize asan --all`: slow cases too
+asan:
+	@.ci/test asan
+
+##  make tsan       the same with ThreadSanitizer (races)
+tsan:
+	@.ci/test tsan
+
+##  make ubsan      the same with UndefinedBehaviorSanitizer, in what is C
+ubsan:
+	@.ci/test ubsan
 
 ##  make bench      measures the library through the C API against its goals, some five minutes; ARGS="--help" lists the rows
 bench: lib $(TARGET_DIR)/bench/bench
@@ -134,5 +146,5 @@ include packaging/install.mk
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind bench bench-full bench-studies bench-peers bench-parts bench-storage endurance \
-    ratios soak models cli coverage headers man lint clean
+.PHONY: all help lib demo test examples valgrind asan tsan ubsan bench bench-full bench-studies bench-peers bench-parts bench-storage \
+    endurance ratios soak models cli coverage headers man lint clean

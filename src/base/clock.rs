@@ -17,7 +17,12 @@ pub fn monotonic_us() -> u64 {
 
 /// The instant `timeout_ms` from now; `None` when it is too far away to be told.
 pub fn deadline(timeout_ms: u64) -> Option<Instant> {
-    Instant::now().checked_add(Duration::from_millis(timeout_ms))
+    deadline_from(Instant::now(), timeout_ms)
+}
+
+/// The same from `begun` on, for those who have looked at the clock just now.
+pub fn deadline_from(begun: Instant, timeout_ms: u64) -> Option<Instant> {
+    begun.checked_add(Duration::from_millis(timeout_ms))
 }
 
 /// Milliseconds since 1970.

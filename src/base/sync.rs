@@ -4,6 +4,8 @@
 //! (`modelled`), in unit tests locks can be shaken (`shaken`); else they are parking_lot's and std's themselves, and nothing
 //! stands in between. What lives as long as the process and has no order to keep (ids, flags of a fork) stays std's.
 
+#[cfg(not(kv_model))]
+mod brief;
 #[cfg(kv_model)]
 mod modelled;
 mod once;
@@ -12,6 +14,10 @@ mod once;
 pub mod shaken;
 pub mod watch;
 
+#[cfg(not(kv_model))]
+pub use brief::BriefLock;
+#[cfg(kv_model)]
+pub use modelled::Mutex as BriefLock;
 #[cfg(kv_model)]
 pub(crate) use modelled::thread_local;
 #[cfg(kv_model)]

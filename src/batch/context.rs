@@ -1,7 +1,8 @@
 //! A batch, from its creation to its end.
 //!
 //! The context is shared (the caller's handle, the lane, threads that wait); its `Work` is owned: by the context while
-//! it is pending or has ended, by an executor in between. Lock order: a context's state, then the lane's queue.
+//! it is pending or has ended, by an executor in between. Lock order: a context's state, then what is being filled, then the
+//! lane's queue.
 
 use super::deliver::Delivery;
 use super::fork;
@@ -18,7 +19,7 @@ use crate::base::error::{Error, Result};
 use crate::base::limits::BATCH_OPS_MAX;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
+use crate::base::sync::{Arc, BriefLock, Condvar, Mutex, MutexGuard, OnceLock};
 use crate::engine::BatchId;
 use std::time::Instant;
 
@@ -33,13 +34,28 @@ pub struct Context {
     max_ops: usize,
     /// The state's status, to be read without the lock.
     status: AtomicU8,
+    filling: BriefLock<Filling>,
     pub(super) state: Mutex<State>,
     pub(super) changed: Condvar,
 }
 
+/// What adding touches: nothing else, for it is done once per operation.
+struct Filling {
+    /// Here while pending.
+    work: Option<Box<Work>>,
+    /// Operations that were added since the statistics were reset.
+    added: u64,
+    /// What the manager was told that this batch holds, in bytes: more than it does, by less than `HELD_STEP`.
+    told: usize,
+}
+
+/// While a batch is filled its manager learns what it holds in steps of so many bytes: once per operation would cost each
+/// as much as copying it.
+const HELD_STEP: usize = 4 << 10;
+
 pub(super) struct State {
     pub status: Status,
-    /// Here while pending and after the end.
+    /// Here after the end.
     pub work: Option<Box<Work>>,
     pub lane: Option<Arc<Lane>>,
     pub delivery: Delivery,
@@ -66,15 +82,10 @@ impl Context {
                 format!("a batch of {max_ops} operations: use at most KV_ASYNC_BATCH_MAX_SIZE ({BATCH_OPS_MAX})"),
             ));
         }
-        /// Most batches are about this large; larger ones grow.
-        const EXPECTED_OPS: usize = 256;
-        let work = match manager.take_spare() {
-            Some(spare) => spare,
-            None => Box::new(Work::new(manager.settings().allocator, max_ops.min(EXPECTED_OPS))?),
-        };
+        let work = manager.new_work(max_ops)?;
         let state = State {
             status: Status::Pending,
-            work: Some(work),
+            work: None,
             lane: None,
             delivery: Delivery::NotYet,
             end: Status::Pending,
@@ -96,6 +107,7 @@ impl Context {
             edge_tag: AtomicUsize::new(0),
             max_ops,
             status: AtomicU8::new(Status::Pending as u8),
+            filling: BriefLock::new(Filling { work: Some(work), added: 0, told: 0 }),
             state: Mutex::new(state),
             changed: Condvar::new(),
         });
@@ -146,21 +158,44 @@ impl Context {
         if expiry_ms.is_some() && !matches!(kind, OpKind::Put | OpKind::Update) {
             return Err(Error::new(Code::INVALID_PARAM, "only what is put can expire: leave the expiry out"));
         }
-        let mut state = self.state.lock();
-        let Some(work) = state.work.as_mut().filter(|_| self.status() == Status::Pending) else {
+        let mut filling = self.filling.lock();
+        let Filling { work: Some(work), added, told } = &mut *filling else {
+            drop(filling);
             return Err(not_pending(self.status(), "takes no more operations: create another batch"));
         };
         if work.ops.len() >= self.max_ops {
-            return Err(Error::new(
-                Code::BATCH_FULL,
-                format!("the batch holds {} operations, as many as it was created for: submit it and create another", self.max_ops),
-            ));
+            return Err(batch_full(self.max_ops));
         }
         work.add(self.settings(), kind, key, value, expiry_ms, hook)?;
         let held = work.held_bytes();
-        state.tally.add();
-        self.note_held(&mut state, held);
+        *added += 1;
+        if held > *told {
+            let tell = held.next_multiple_of(HELD_STEP);
+            self.manager.note_held(*told, tell);
+            *told = tell;
+        }
         Ok(())
+    }
+
+    /// Takes the batch out of filling, for good; `None` if that has been done.
+    fn take_filled(&self, state: &mut State) -> Option<Box<Work>> {
+        let mut filling = self.filling.lock();
+        let work = filling.work.take()?;
+        self.end_filling(state, &mut filling, work.held_bytes());
+        Some(work)
+    }
+
+    /// From here on the state says what the batch holds.
+    fn end_filling(&self, state: &mut State, filling: &mut Filling, held: usize) {
+        self.manager.note_held(std::mem::take(&mut filling.told), held);
+        state.held_bytes = held;
+        state.held_bytes_peak = state.held_bytes_peak.max(held);
+    }
+
+    /// Bytes that the manager was told too many, for it to take off.
+    pub(super) fn held_too_much(&self) -> usize {
+        let filling = self.filling.lock();
+        filling.work.as_ref().map_or(0, |work| filling.told - work.held_bytes())
     }
 
     fn note_held(&self, state: &mut State, held: usize) {
@@ -173,24 +208,24 @@ impl Context {
     pub fn submit(self: &Arc<Self>, complete: CompleteHook) -> Result<()> {
         let began = Instant::now();
         let mut state = self.state.lock();
-        // Ended batches have their work here, too: it must stay.
-        let pending = self.status() == Status::Pending;
-        let Some(mut work) = state.work.take_if(|_| pending) else {
+        let mut filling = self.filling.lock(); // until it is clear whether it goes: a refused submit changes nothing for those who add
+        let Some(mut work) = filling.work.take() else {
             return Err(not_pending(self.status(), "cannot be submitted (again): create another batch"));
         };
         let lane = match self.ready_to_submit(&mut work) {
             Ok(lane) => lane,
             Err(error) => {
-                state.work = Some(work);
+                filling.work = Some(work);
                 return Err(error);
             }
         };
+        let held = work.held_bytes();
         work.complete = complete;
         let operations = work.ops.len() as u64;
         let writes = work.census.writes();
         let reads_only = writes == 0 && work.census.syncs == 0;
         let alone = work.census.updates > 0 || (self.settings().fail_fast && work.census.gets > 0 && writes > 0);
-        let deadline = clock::deadline(self.settings().timeout_ms.into());
+        let deadline = clock::deadline_from(began, self.settings().timeout_ms.into());
         let entry = Entry { context: Arc::clone(self), work: Some(work), deadline, place: Place::Read { after: 0 }, keys: None };
         state.operations = operations;
         state.submitted_at = Some(began);
@@ -202,9 +237,11 @@ impl Context {
             self.manager.leave_flight();
             state.status = Status::Pending;
             self.status.store(Status::Pending as u8, Ordering::Release);
-            state.work = entry.work.take();
+            filling.work = entry.work.take();
             return Err(error);
         }
+        self.end_filling(&mut state, &mut filling, held);
+        drop(filling);
         let took = began.elapsed().as_nanos() as u64;
         state.tally.submit(operations, began, took);
         self.manager.tally(|tally| tally.submit(operations, began, took));
@@ -281,7 +318,7 @@ impl Context {
     }
 
     fn drop_work(&self, state: &mut State) {
-        let work = state.work.take();
+        let work = self.take_filled(state).or_else(|| state.work.take());
         self.note_held(state, 0);
         if let Some(work) = work {
             self.manager.keep_spare(work);
@@ -293,10 +330,11 @@ impl Context {
         let mut state = self.state.lock();
         match state.status {
             Status::Pending => {
+                state.status = Status::Cancelled;
+                self.status.store(Status::Cancelled as u8, Ordering::Release); // first: who finds nothing to fill says why
+                state.work = self.take_filled(&mut state);
                 let operations = state.work.as_ref().map_or(0, |work| work.ops.len() as u64);
                 state.tally.end_unsubmitted(operations);
-                state.status = Status::Cancelled;
-                self.status.store(Status::Cancelled as u8, Ordering::Release);
                 drop(state);
                 self.changed.notify_all();
                 Ok(())
@@ -323,12 +361,13 @@ impl Context {
     pub fn stats(&self) -> Stats {
         let state = self.state.lock();
         let in_flight = matches!(state.status, Status::Submitted | Status::Completing) || state.is_delivering();
+        let (added, held) = self.filled(&state);
         Stats {
-            peak_memory_usage: state.held_bytes_peak,
-            current_memory_usage: state.held_bytes,
+            peak_memory_usage: state.held_bytes_peak.max(held),
+            current_memory_usage: held,
             active_batches: u32::from(in_flight),
             queued_operations: if state.status == Status::Submitted { state.operations as u32 } else { 0 },
-            ..state.tally.of_context()
+            ..state.tally.of_context(added)
         }
     }
 
@@ -336,7 +375,14 @@ impl Context {
     pub fn reset_stats(&self) {
         let mut state = self.state.lock();
         state.tally = Tally::default();
-        state.held_bytes_peak = state.held_bytes;
+        state.held_bytes_peak = self.filled(&state).1;
+        self.filling.lock().added = 0;
+    }
+
+    /// Operations that were added, and bytes that the batch holds.
+    fn filled(&self, state: &State) -> (u64, usize) {
+        let filling = self.filling.lock();
+        (filling.added, filling.work.as_ref().map_or(state.held_bytes, |work| work.held_bytes()))
     }
 
     /// Names and values of everything else that is counted, for printing.
@@ -348,6 +394,9 @@ impl Context {
     pub fn destroy(self: &Arc<Self>) {
         if fork::is_forked_child() {
             // Threads that do not exist here may hold the lock for ever: free what can be had, leave the rest.
+            if let Some(mut filling) = self.filling.try_lock() {
+                drop(filling.work.take());
+            }
             if let Some(mut state) = self.state.try_lock() {
                 drop(state.work.take());
             }
@@ -373,6 +422,15 @@ impl Context {
     }
 }
 
+#[cold]
+fn batch_full(max_ops: usize) -> Error {
+    Error::new(
+        Code::BATCH_FULL,
+        format!("the batch holds {max_ops} operations, as many as it was created for: submit it and create another"),
+    )
+}
+
+#[cold]
 fn not_pending(status: Status, advice: &str) -> Error {
     let name = status.name().to_str().unwrap_or("?");
     Error::new(Code::INVALID_STATE, format!("the batch is {name}: it {advice}"))

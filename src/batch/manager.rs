@@ -7,16 +7,17 @@ use super::lane::Lane;
 use super::scope;
 use super::settings::Settings;
 use super::stats::{Stats, Tally};
-use super::work::Work;
+use super::work::{Needs, Work};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::base::sync::{Arc, Condvar, Mutex, spawn};
+use crate::base::sync::{Arc, BriefLock, Condvar, Mutex, spawn};
 use crate::engine::{BatchId, BatchOutcome};
 use crate::store::{self, Store, StoreUrl};
 use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::path::Path;
 use std::sync::Weak;
 
@@ -29,8 +30,8 @@ pub struct Manager {
     life: Mutex<Life>,
     flight: Mutex<Flight>,
     landed: Condvar,
-    contexts: Mutex<HashMap<u64, Weak<Context>>>,
-    tally: Mutex<Tally>,
+    contexts: Mutex<HashMap<u64, Weak<Context>, BuildHasherDefault<SpreadId>>>,
+    tally: BriefLock<Tally>,
     queued_operations: AtomicU64,
     held_bytes: AtomicUsize,
     held_bytes_peak: AtomicUsize,
@@ -38,6 +39,8 @@ pub struct Manager {
     /// its own is given back everything when a batch ends.
     #[allow(clippy::vec_box)] // batches own theirs in a box, which is not to be opened and closed each time
     spares: Mutex<Vec<Box<Work>>>,
+    /// With an allocator of the caller's: what the last batch needed.
+    needs: Mutex<Needs>,
 }
 
 /// Ended batches whose memory is kept.
@@ -69,11 +72,12 @@ impl Manager {
             flight: Mutex::default(),
             landed: Condvar::new(),
             contexts: Mutex::default(),
-            tally: Mutex::default(),
+            tally: BriefLock::default(),
             queued_operations: AtomicU64::new(0),
             held_bytes: AtomicUsize::new(0),
             held_bytes_peak: AtomicUsize::new(0),
             spares: Mutex::default(),
+            needs: Mutex::default(),
         }))
     }
 
@@ -194,15 +198,30 @@ impl Manager {
         contexts.values().filter_map(Weak::upgrade).map(|context| context.edge_tag.load(Ordering::Acquire)).collect()
     }
 
-    /// The memory of a batch that has ended, if some was kept.
-    pub(super) fn take_spare(&self) -> Option<Box<Work>> {
-        self.spares.try_lock()?.pop()
+    /// An empty batch for at most `max_ops` operations: with the memory of one that has ended, if some was kept, or with as
+    /// much as the last one needed.
+    pub(super) fn new_work(&self, max_ops: usize) -> Result<Box<Work>> {
+        /// Most batches are about this large; larger ones grow.
+        const EXPECTED_OPS: usize = 256;
+        let allocator = self.settings.allocator;
+        if allocator.is_system() {
+            if let Some(spare) = self.spares.try_lock().and_then(|mut spares| spares.pop()) {
+                return Ok(spare);
+            }
+        } else {
+            let needs = *self.needs.lock(); // free again before the caller's function is called
+            if let Some(work) = Work::with_slab(allocator, needs, max_ops) {
+                return Ok(Box::new(work));
+            }
+        }
+        Ok(Box::new(Work::new(allocator, max_ops.min(EXPECTED_OPS))?))
     }
 
     /// A batch has ended for good; its memory may serve the next.
     pub(super) fn keep_spare(&self, work: Box<Work>) {
-        if self.settings.allocator.is_system()
-            && let Some(work) = work.recycle()
+        if !self.settings.allocator.is_system() {
+            *self.needs.lock() = work.needs();
+        } else if let Some(work) = work.recycle()
             && let Some(mut spares) = self.spares.try_lock()
             && spares.len() < SPARES_MAX
             && spares.try_reserve(1).is_ok()
@@ -273,9 +292,11 @@ impl Manager {
     /// What all batches of this manager have done so far.
     pub fn stats(&self) -> Stats {
         let tally = *self.tally.lock();
+        let contexts: Vec<_> = self.contexts.lock().values().filter_map(Weak::upgrade).collect();
+        let too_much = contexts.iter().map(|context| context.held_too_much()).sum();
         Stats {
             peak_memory_usage: self.held_bytes_peak.load(Ordering::Relaxed),
-            current_memory_usage: self.held_bytes.load(Ordering::Relaxed),
+            current_memory_usage: self.held_bytes.load(Ordering::Relaxed).saturating_sub(too_much),
             active_batches: self.flight.lock().batches,
             queued_operations: self.queued_operations.load(Ordering::Relaxed) as u32,
             ..tally.of_manager()
@@ -310,6 +331,26 @@ impl Manager {
         let counted = lane.counters.named().into_iter().chain(lane.engine.counters().named());
         lines.extend(counted.map(|(name, value)| (name.to_owned(), value.to_string())));
         lines
+    }
+}
+
+/// Hashes ids that the library itself has counted up: nobody chooses them, so they need no more than to be spread.
+#[derive(Default)]
+struct SpreadId(u64);
+
+impl Hasher for SpreadId {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64((*byte).into());
+        }
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = (self.0 ^ id).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 

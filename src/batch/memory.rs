@@ -1,81 +1,23 @@
-//! Memory of a batch, all of it from the caller's `alloc_func`: a growing array and an arena of blocks.
+//! Memory of a batch, all of it from the caller's `alloc_func`: a growing array and an arena of blocks, and a slab that the
+//! first memory of many of them can be cut from.
 //!
-//! Used by the batch layer only. The one room of this layer with `unsafe`; what it offers is safe. It must never
-//! take memory from anywhere else, and never hand out a byte that was not written.
+//! Used by the batch layer only. The one room of this layer that has `unsafe`, together with what lies below it; what it offers
+//! is safe. It must never take memory from anywhere else, and never hand out a byte that was not written.
 #![allow(unsafe_code)]
 
-use crate::base::code::Code;
+mod allocator;
+mod slab;
+
+use allocator::ALIGN;
+pub use allocator::{Allocator, calls_are_refused, without_calls};
+pub use slab::Slab;
+
 use crate::base::error::{Error, Result};
-use std::cell::Cell;
-use std::ffi::c_void;
+use crate::base::sync::Arc;
+use slab::Piece;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-
-/// Everything starts at a multiple of this, in bytes. `malloc` gives more; many a pool gives no more than this.
-const ALIGN: usize = 8;
-
-thread_local! {
-    static REFUSED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread is inside a function of the caller that is called in the middle of the library's work (`alloc_func`,
-/// `free_func`, a log callback): a call of the library from there could meet its own lock, so the edge refuses it.
-pub fn calls_are_refused() -> bool {
-    REFUSED.get()
-}
-
-/// Calls such a function.
-pub fn without_calls<R>(function: impl FnOnce() -> R) -> R {
-    let before = REFUSED.replace(true);
-    let result = function();
-    REFUSED.set(before);
-    result
-}
-
-/// The caller's allocator. Both functions may be called from any thread.
-#[derive(Clone, Copy, Debug)]
-pub struct Allocator {
-    /// Returns memory aligned as `malloc` aligns, or NULL.
-    pub alloc: unsafe extern "C" fn(usize) -> *mut c_void,
-    /// Takes it back.
-    pub free: unsafe extern "C" fn(*mut c_void),
-}
-
-impl Allocator {
-    /// `malloc` and `free`.
-    pub fn system() -> Self {
-        Allocator { alloc: libc::malloc, free: libc::free }
-    }
-
-    /// Whether this is `malloc` and `free`: nobody counts what is taken from there.
-    pub fn is_system(&self) -> bool {
-        let system = Allocator::system();
-        (self.alloc as usize, self.free as usize) == (system.alloc as usize, system.free as usize)
-    }
-
-    /// `len` bytes, at an address that is a multiple of `ALIGN`.
-    fn take(&self, len: usize, none: impl FnOnce() -> Error) -> Result<NonNull<u8>> {
-        // SAFETY: the configuration's contract: `alloc_func` behaves like `malloc`.
-        let memory = without_calls(|| unsafe { (self.alloc)(len) });
-        let memory = NonNull::new(memory.cast::<u8>()).ok_or_else(none)?;
-        if memory.addr().get().is_multiple_of(ALIGN) {
-            return Ok(memory);
-        }
-        self.give_back(memory);
-        Err(misaligned())
-    }
-
-    fn give_back(&self, memory: NonNull<u8>) {
-        // SAFETY: `memory` came from `take` of the same allocator and is given back once.
-        without_calls(|| unsafe { (self.free)(memory.as_ptr().cast()) });
-    }
-}
-
-#[cold]
-fn misaligned() -> Error {
-    Error::new(Code::INVALID_PARAM, "alloc_func gave memory that is not aligned: let it return multiples of 16, as malloc does")
-}
 
 /// A growing array whose memory comes from an `Allocator`. Growth can fail; nothing else can.
 pub struct Array<T> {
@@ -83,6 +25,8 @@ pub struct Array<T> {
     len: usize,
     capacity: usize,
     allocator: Allocator,
+    /// What the memory was cut from; `None`: it is this array's own.
+    piece: Option<Arc<Piece>>,
     owns: PhantomData<T>,
 }
 
@@ -97,7 +41,18 @@ impl<T> Array<T> {
     /// An empty array; takes no memory yet.
     pub fn new(allocator: Allocator) -> Self {
         let () = Self::ALIGN_OK;
-        Array { memory: NonNull::dangling(), len: 0, capacity: 0, allocator, owns: PhantomData }
+        Array { memory: NonNull::dangling(), len: 0, capacity: 0, allocator, piece: None, owns: PhantomData }
+    }
+
+    /// An empty array with room for `capacity` elements in `slab`, if there is.
+    pub fn within(slab: &mut Slab, capacity: usize) -> Self {
+        let mut array = Array::new(slab.allocator());
+        if capacity > 0
+            && let Some((memory, piece)) = slab.cut(capacity * size_of::<T>())
+        {
+            (array.memory, array.capacity, array.piece) = (memory.cast(), capacity, Some(piece));
+        }
+        array
     }
 
     /// Makes room for `more` further elements.
@@ -158,10 +113,10 @@ impl<T> Array<T> {
     }
 
     fn release_memory(&mut self) {
-        if self.capacity > 0 {
+        if self.capacity > 0 && self.piece.take().is_none() {
             self.allocator.give_back(self.memory.cast());
-            self.capacity = 0;
         }
+        self.capacity = 0;
     }
 }
 
@@ -202,6 +157,8 @@ struct Block {
     memory: NonNull<u8>,
     capacity: usize,
     used: usize,
+    /// What it was cut from; `None`: it is a block of its own.
+    piece: Option<Arc<Piece>>,
 }
 
 /// Bytes that stay where they are until the arena goes: blocks of growing size, filled from the front.
@@ -218,10 +175,37 @@ unsafe impl Sync for Arena {}
 const BLOCK_LEN_MIN: usize = 4 << 10;
 const BLOCK_LEN_MAX: usize = 1 << 20;
 
+/// An arena that begins in a slab has room there to list so many blocks.
+const BLOCKS_IN_SLAB: usize = 4;
+
 impl Arena {
     /// An empty arena; takes no memory yet.
     pub fn new(allocator: Allocator) -> Self {
         Arena { blocks: Array::new(allocator), allocator }
+    }
+
+    /// An empty arena with a first block of `len` bytes in `slab`, if there is room.
+    pub fn within(slab: &mut Slab, len: usize) -> Self {
+        let mut arena = Arena { blocks: Array::within(slab, if len > 0 { BLOCKS_IN_SLAB } else { 0 }), allocator: slab.allocator() };
+        let capacity = len.next_multiple_of(ALIGN);
+        if arena.blocks.capacity > 0
+            && u32::try_from(capacity).is_ok()
+            && let Some((memory, piece)) = slab.cut(capacity)
+        {
+            let room = arena.blocks.push(Block { memory, capacity, used: 0, piece: Some(piece) });
+            debug_assert!(room.is_ok(), "room was made");
+        }
+        arena
+    }
+
+    /// Bytes of a slab that `within` takes.
+    pub const fn slab_len(len: usize) -> usize {
+        if len == 0 { 0 } else { Slab::cut_len(len.next_multiple_of(ALIGN)) + Slab::cut_len(BLOCKS_IN_SLAB * size_of::<Block>()) }
+    }
+
+    /// Bytes that were set aside.
+    pub fn used_bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.used).sum()
     }
 
     /// Sets `len` bytes aside, all zero, with a zero byte behind them that belongs to nobody.
@@ -246,7 +230,7 @@ impl Arena {
 
     /// Sets `len` bytes aside and fills them with `parts`, one behind the other, then zeros; a zero byte follows that
     /// belongs to nobody. The parts are no longer than `len`.
-    #[inline]
+    #[inline(always)]
     pub fn put(&mut self, len: usize, parts: [&[u8]; 3]) -> Result<Span> {
         let start = match self.blocks.last() {
             Some(block) if block.capacity - block.used > len => block.used,
@@ -260,12 +244,16 @@ impl Arena {
         // SAFETY: as in `take`: the padded range is inside the block and nobody else's. Parts and zeros fill all of it, and
         // parts are no memory of this arena: it is borrowed exclusively.
         unsafe {
-            let mut at = block.memory.as_ptr().add(start);
+            let start = block.memory.as_ptr().add(start);
+            // Zeros first, in words: the last part may go over some of them again.
+            for word in filled / ALIGN..(len + 1).div_ceil(ALIGN) {
+                start.cast::<u64>().add(word).write(0);
+            }
+            let mut at = start;
             for part in parts {
-                std::ptr::copy_nonoverlapping(part.as_ptr(), at, part.len());
+                copy_part(part, at);
                 at = at.add(part.len());
             }
-            at.write_bytes(0, (len + 1).next_multiple_of(ALIGN) - filled);
         }
         Ok(Span { block: number as u32, offset: start as u32 })
     }
@@ -280,7 +268,7 @@ impl Arena {
         }
         self.blocks.reserve(1)?;
         let memory = self.allocator.take(capacity, no_memory)?;
-        self.blocks.push(Block { memory, capacity, used: 0 })?;
+        self.blocks.push(Block { memory, capacity, used: 0, piece: None })?;
         Ok(0)
     }
 
@@ -322,9 +310,7 @@ impl Arena {
     /// Empties the arena. The last block, which is the largest, is kept.
     pub fn clear(&mut self) {
         let last = self.blocks.len().saturating_sub(1);
-        for block in self.blocks[..last].iter() {
-            self.allocator.give_back(block.memory);
-        }
+        self.give_back_blocks(last);
         if last > 0 {
             self.blocks.swap(0, last);
             self.blocks.truncate(1);
@@ -334,24 +320,62 @@ impl Arena {
         }
     }
 
+    /// Gives back the memory of the first `count` blocks.
+    fn give_back_blocks(&self, count: usize) {
+        for block in self.blocks[..count].iter().filter(|block| block.piece.is_none()) {
+            self.allocator.give_back(block.memory);
+        }
+    }
+
     /// Bytes of memory that this arena holds.
     pub fn held_bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.capacity).sum::<usize>() + self.blocks.held_bytes()
     }
 }
 
+/// Copies `part` to `to`. What is short, as most keys are, is copied here: calling somebody for it takes longer.
+///
+/// # Safety
+/// `to` is valid for writing `part.len()` bytes, none of which are `part`'s.
+#[inline(always)]
+unsafe fn copy_part(part: &[u8], to: *mut u8) {
+    let (from, len) = (part.as_ptr(), part.len());
+    // SAFETY: by the caller's promise; words that overlap lie within the first and the last byte.
+    unsafe {
+        match len {
+            0 => {}
+            // A record's head: these are the pieces in which it has just been written, so it need not settle first.
+            12 => {
+                to.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned());
+                to.add(8).cast::<u32>().write_unaligned(from.add(8).cast::<u32>().read_unaligned());
+            }
+            8..=16 => {
+                let last = from.add(len - 8).cast::<u64>().read_unaligned();
+                to.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned());
+                to.add(len - 8).cast::<u64>().write_unaligned(last);
+            }
+            17..=32 => {
+                let last = from.add(len - 16).cast::<u128>().read_unaligned();
+                to.cast::<u128>().write_unaligned(from.cast::<u128>().read_unaligned());
+                to.add(len - 16).cast::<u128>().write_unaligned(last);
+            }
+            _ => std::ptr::copy_nonoverlapping(from, to, len),
+        }
+    }
+}
+
 impl Drop for Arena {
     fn drop(&mut self) {
-        for block in self.blocks.iter() {
-            self.allocator.give_back(block.memory);
-        }
+        self.give_back_blocks(self.blocks.len());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
+    use crate::base::code::Code;
+    use std::cell::Cell;
+    use std::ffi::c_void;
 
     #[test]
     fn arrays_grow_and_drop_their_elements() {
@@ -381,6 +405,25 @@ mod tests {
             assert!(arena.bytes(span, len).iter().all(|b| *b == fill));
         }
         assert!(arena.bytes(big, 3 << 20).iter().all(|b| *b == 9));
+    }
+
+    #[test]
+    fn parts_of_every_length_are_put_whole_and_followed_by_zeros() {
+        let source: Vec<u8> = (1..=255).collect();
+        let mut arena = Arena::new(Allocator::system());
+        for a in (0..40).chain([100, 255]) {
+            for b in (0..40).chain([100, 255]) {
+                for padding in 0..20 {
+                    let len = 3 + a + b + padding;
+                    let span = arena.put(len, [&source[..a], &source[7..10], &source[..b]]).expect("memory");
+                    let expected = [&source[..a], &source[7..10], &source[..b], &[0; 20][..padding]].concat();
+                    assert_eq!(arena.bytes(span, len), expected);
+                    let (last, behind) = (&arena.blocks[span.block as usize], span.offset as usize + len);
+                    // SAFETY: `put` has set this byte aside as well, and written it.
+                    assert_eq!(unsafe { last.memory.add(behind).read() }, 0, "{a} {b} {padding}");
+                }
+            }
+        }
     }
 
     #[test]

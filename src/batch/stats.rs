@@ -65,7 +65,6 @@ pub(super) struct Outcome {
 /// The sums behind a `Stats`.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
-    added: u64,
     submitted: u64,
     ended: Outcome,
     batches: u64,
@@ -85,10 +84,6 @@ fn us(ns: u64) -> u64 {
 }
 
 impl Tally {
-    pub fn add(&mut self) {
-        self.added += 1;
-    }
-
     pub fn submit(&mut self, operations: u64, at: Instant, took_ns: u64) {
         self.batches += 1;
         self.submitted += operations;
@@ -123,8 +118,8 @@ impl Tally {
     }
 
     /// What a context shows: its operations count when they are added.
-    pub fn of_context(&self) -> Stats {
-        self.show(self.added)
+    pub fn of_context(&self, added: u64) -> Stats {
+        self.show(added)
     }
 
     /// What a manager shows: operations count when they are submitted.
@@ -171,13 +166,10 @@ mod tests {
     fn sums_means_and_rates() {
         let start = Instant::now();
         let mut tally = Tally::default();
-        for _ in 0..10 {
-            tally.add();
-        }
         tally.submit(10, start, 300);
         let outcome = Outcome { completed: 8, failed: 2, bytes_read: 100, bytes_written: 900, latency_ns: 5_000, ..Outcome::default() };
         tally.end(&outcome, start + Duration::from_secs(2));
-        let stats = tally.of_context();
+        let stats = tally.of_context(10);
         assert_eq!((stats.total_operations, stats.completed_operations, stats.failed_operations), (10, 8, 2));
         assert_eq!((stats.total_batches, stats.completed_batches, stats.failed_batches), (1, 0, 1));
         assert_eq!((stats.total_submit_time, stats.total_complete_time), (1, 5));

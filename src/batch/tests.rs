@@ -304,3 +304,57 @@ pub fn whoever_waits_is_woken() {
         NOTES.ops.lock().retain(|op| op.4 != 7);
     });
 }
+
+#[test]
+fn what_batches_hold_while_they_are_filled_is_counted() {
+    let manager = Manager::create(Settings::default(), b"memory:held").expect("created");
+    manager.start().expect("started");
+    let contexts: Vec<_> = (0..3).map(|_| Context::create(&manager, 1000, &NOTES).expect("created")).collect();
+    let held = || contexts.iter().map(|context| context.stats().current_memory_usage).sum::<usize>();
+    for round in 0..500 {
+        for context in &contexts {
+            context.add(OpKind::Put, b"key", &vec![1; round % 37], Hook::default()).expect("added");
+        }
+        let stats = manager.stats();
+        assert_eq!(stats.current_memory_usage, held());
+        assert!(stats.peak_memory_usage >= held() && stats.peak_memory_usage < held() + 3 * 4096, "round {round}");
+    }
+    let most = held();
+    assert_eq!(contexts[0].stats().total_operations, 500);
+    contexts[0].reset_stats();
+    assert_eq!((contexts[0].stats().total_operations, manager.stats().current_memory_usage), (0, most));
+    contexts[0].submit(CompleteHook::default()).expect("submitted");
+    assert_eq!(contexts[0].wait(60_000), Ok(()));
+    contexts[1].cancel().expect("cancelled");
+    assert_eq!((manager.stats().current_memory_usage, held()), (most, most), "an ended batch holds what it held");
+    assert_eq!(contexts[1].add(OpKind::Put, b"key", b"", Hook::default()).expect_err("refused").code, Code::INVALID_STATE);
+    contexts.iter().for_each(Context::destroy);
+    assert_eq!((manager.stats().current_memory_usage, manager.stats().peak_memory_usage >= most), (0, true));
+    manager.destroy();
+}
+
+/// A submit that is refused leaves a batch that goes on being filled, also by others meanwhile.
+#[test]
+fn a_refused_submit_does_not_get_in_the_way_of_adding() {
+    let manager = Manager::create(Settings::default(), b"memory:refused").expect("created");
+    let context = Context::create(&manager, 20_000, &NOTES).expect("created");
+    context.add(OpKind::Put, b"key", b"", Hook::default()).expect("added");
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..5000 {
+                    context.add(OpKind::Put, b"key", b"value", Hook::default()).expect("added");
+                }
+            });
+        }
+        for _ in 0..200 {
+            assert_eq!(context.submit(CompleteHook::default()).expect_err("not running").code, Code::INVALID_STATE);
+        }
+    });
+    assert_eq!(context.stats().total_operations, 10_001);
+    manager.start().expect("started");
+    context.submit(CompleteHook::default()).expect("submitted");
+    assert_eq!(context.wait(60_000), Ok(()));
+    context.destroy();
+    manager.destroy();
+}

@@ -17,7 +17,7 @@ impl Context {
     /// Waits until the batch's last callback has returned, at most about `timeout_ms`; 0 polls.
     pub fn wait(self: &Arc<Self>, timeout_ms: u32) -> Result<()> {
         let began = Instant::now();
-        let result = self.wait_inner(clock::deadline(timeout_ms.into()), timeout_ms >= PATIENCE_TO_WORK_MS);
+        let result = self.wait_inner(clock::deadline_from(began, timeout_ms.into()), timeout_ms >= PATIENCE_TO_WORK_MS);
         let took = began.elapsed().as_nanos() as u64;
         self.state.lock().tally.wait(took);
         self.manager.tally(|tally| tally.wait(took));
@@ -37,11 +37,13 @@ impl Context {
     fn wait_inner(self: &Arc<Self>, deadline: Option<Instant>, may_work: bool) -> Result<()> {
         let mut state = self.state.lock();
         state.waiters += 1;
+        // So much patience is not at an end when it begins: the first look at the clock can be spared.
+        let mut fresh = may_work;
         let result = loop {
             if let Some(result) = self.answer(&mut state) {
                 break result;
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if !std::mem::take(&mut fresh) && deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 break Err(Error::new(Code::TIMEOUT, "the batch has not ended yet and goes on: wait again"));
             }
             state = self.bring_nearer(state, may_work, deadline);

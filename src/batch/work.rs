@@ -3,7 +3,7 @@
 //! A `Work` belongs to its context while that is pending and again when it has ended; in between to whoever executes
 //! it. It is owned, not shared, so it needs no lock. All its memory comes from the caller's allocator.
 
-use super::memory::{Allocator, Arena, Array, Span};
+use super::memory::{Allocator, Arena, Array, Slab, Span};
 use super::operation::{
     ANSWERED, CompleteHook, HAS_COPY, Hook, Op, OpKind, OpView, PACKED, READ_BACK, SHARED_OUT_LEN, SHARED_OUT_VALUE, TRANSIENT,
 };
@@ -35,6 +35,53 @@ impl Census {
     /// Operations that may change the store.
     pub fn writes(&self) -> u32 {
         self.puts + self.deletes + self.updates
+    }
+}
+
+/// What a batch needed: the next one will need about as much.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Needs {
+    ops: usize,
+    writes: usize,
+    reads: usize,
+    record_bytes: usize,
+    side_bytes: usize,
+    value_bytes: usize,
+}
+
+/// What adding an operation has put where, as its `Op` says.
+#[derive(Clone, Copy, Debug, Default)]
+struct Placed {
+    place: Span,
+    copy: Span,
+    /// Bytes that it takes.
+    held: usize,
+    record_len: u32,
+    key_at: u8,
+    flags: u8,
+}
+
+/// More than this, in bytes, is not taken ahead.
+const SLAB_LEN_MAX: usize = 1 << 20;
+
+impl Needs {
+    /// Slots of the plan's table for so many operations.
+    fn slots(ops: usize) -> usize {
+        (ops * 2).next_power_of_two()
+    }
+
+    /// Memory for all of it, in one piece, if it is worth that and there is some.
+    fn slab(&self, allocator: Allocator) -> Option<Slab> {
+        let tables = [
+            self.ops * size_of::<Op>(),
+            self.ops * size_of::<KeyHash>(),
+            Needs::slots(self.ops) * size_of::<u32>(),
+            self.writes * size_of::<WriteOp>(),
+            self.reads * size_of::<ReadOp>(),
+        ];
+        let arenas = [self.record_bytes, self.side_bytes, self.value_bytes].map(Arena::slab_len);
+        let len = tables.map(Slab::cut_len).iter().chain(&arenas).sum::<usize>();
+        if self.ops == 0 || len > SLAB_LEN_MAX { None } else { Slab::take(allocator, len) }
     }
 }
 
@@ -102,6 +149,38 @@ impl Work {
         Ok(work)
     }
 
+    /// An empty batch that takes at most `max_ops` operations and expects to need what an earlier one needed: memory for all
+    /// of it is taken at once. `None` if there was no earlier one, or that is too much.
+    pub fn with_slab(allocator: Allocator, mut needs: Needs, max_ops: usize) -> Option<Work> {
+        needs.ops = needs.ops.min(max_ops);
+        needs.writes = needs.writes.min(max_ops);
+        needs.reads = needs.reads.min(max_ops);
+        let mut slab = needs.slab(allocator)?;
+        let mut work = Work::new(allocator, 0).ok()?;
+        work.ops = Array::within(&mut slab, needs.ops);
+        work.hashes = Array::within(&mut slab, needs.ops);
+        work.table = Array::within(&mut slab, Needs::slots(needs.ops));
+        work.writes = Array::within(&mut slab, needs.writes);
+        work.reads = Array::within(&mut slab, needs.reads);
+        work.records = Arena::within(&mut slab, needs.record_bytes);
+        work.side = Arena::within(&mut slab, needs.side_bytes);
+        work.values = Arena::within(&mut slab, needs.value_bytes);
+        Some(work)
+    }
+
+    /// What it needed, and a NUL behind the last value.
+    pub fn needs(&self) -> Needs {
+        let with_nul = |arena: &Arena| arena.used_bytes() + if arena.used_bytes() > 0 { 8 } else { 0 };
+        Needs {
+            ops: self.ops.len(),
+            writes: self.census.writes() as usize,
+            reads: (self.census.gets + self.census.updates) as usize,
+            record_bytes: with_nul(&self.records),
+            side_bytes: with_nul(&self.side),
+            value_bytes: with_nul(&self.values),
+        }
+    }
+
     /// Empties a batch that has ended, so that another can have its memory; `None` if that is not worth keeping.
     pub fn recycle(mut self: Box<Self>) -> Option<Box<Work>> {
         let Work { ops, records, side, values, hashes, table, writes, reads, key_scratch, .. } = &mut *self;
@@ -142,32 +221,27 @@ impl Work {
         }
         let keep_copy = hook.callback != 0;
         let record = Record { expiry_ms, ..Record::put(key, value) };
-        let mut op = Op {
+        let placed = match kind {
+            OpKind::Sync => Placed::default(),
+            OpKind::Get => self.add_read(settings, key)?,
+            OpKind::Delete => self.add_record(settings, &Record::delete(key))?,
+            OpKind::Put | OpKind::Update => self.add_put(settings, &record, keep_copy)?,
+        };
+        // Put together where it stays: read back whole from where its fields were just written one by one, it would have to wait.
+        self.ops.push(Op {
             hook,
-            place: Span::default(),
-            record_len: 0,
-            copy: Span::default(),
+            place: placed.place,
+            record_len: placed.record_len,
+            copy: placed.copy,
             value_len: value.len() as u32,
             code: Code::NONE,
             key_len: key.len() as u16,
             kind,
-            key_at: 0,
-            flags: 0,
-        };
-        let before = self.added_bytes;
-        let added = match kind {
-            OpKind::Sync => Ok(()),
-            OpKind::Get => self.add_read(settings, &mut op, key),
-            OpKind::Delete => self.add_record(settings, &mut op, &Record::delete(key)),
-            OpKind::Put | OpKind::Update => self.add_put(settings, &mut op, &record, keep_copy),
-        };
-        if let Err(error) = added {
-            self.added_bytes = before;
-            return Err(error);
-        }
-        self.ops.push(op)?;
-        self.added_bytes += size_of::<Op>();
-        self.record_bytes += op.record_len as usize;
+            key_at: placed.key_at,
+            flags: placed.flags,
+        })?;
+        self.added_bytes += placed.held + size_of::<Op>();
+        self.record_bytes += placed.record_len as usize;
         self.has_callbacks |= hook.callback != 0;
         self.has_outs |= hook.out_value != 0 || hook.out_len != 0;
         let counter = match kind {
@@ -201,36 +275,34 @@ impl Work {
         Ok(())
     }
 
-    fn add_read(&mut self, settings: &Settings, op: &mut Op, key: &[u8]) -> Result<()> {
+    #[inline(always)]
+    fn add_read(&mut self, settings: &Settings, key: &[u8]) -> Result<Placed> {
         self.check_budget(settings, key.len())?;
-        op.place = self.side.put(key.len(), [key, &[], &[]])?;
-        self.added_bytes += key.len();
-        Ok(())
+        let place = self.side.put(key.len(), [key, &[], &[]])?;
+        Ok(Placed { place, held: key.len(), ..Placed::default() })
     }
 
-    fn add_record(&mut self, settings: &Settings, op: &mut Op, record: &Record<'_>) -> Result<()> {
+    #[inline(always)]
+    fn add_record(&mut self, settings: &Settings, record: &Record<'_>) -> Result<Placed> {
         let len = record.encoded_len();
         self.check_budget(settings, len)?;
         debug_assert!(!record.codec.names_dictionary(), "what a dictionary packed has more between key and value");
         let (head, key_at) = record.head();
-        op.place = self.records.put(len, [&head[..key_at], record.key, record.value])?;
-        op.record_len = len as u32;
-        op.key_at = key_at as u8;
-        self.added_bytes += len;
-        Ok(())
+        let place = self.records.put(len, [&head[..key_at], record.key, record.value])?;
+        Ok(Placed { place, held: len, record_len: len as u32, key_at: key_at as u8, ..Placed::default() })
     }
 
-    fn add_put(&mut self, settings: &Settings, op: &mut Op, record: &Record<'_>, keep_copy: bool) -> Result<()> {
+    fn add_put(&mut self, settings: &Settings, record: &Record<'_>, keep_copy: bool) -> Result<Placed> {
         if !settings.enable_compression {
-            return self.add_record(settings, op, record);
+            return self.add_record(settings, record);
         }
         let mut scratch = std::mem::replace(&mut self.pack_scratch, Array::new(settings.allocator));
-        let added = self.add_packed(settings, op, record, keep_copy, &mut scratch);
+        let added = self.add_packed(settings, record, keep_copy, &mut scratch);
         self.pack_scratch = scratch;
         added
     }
 
-    fn add_packed(&mut self, settings: &Settings, op: &mut Op, raw: &Record<'_>, keep_copy: bool, scratch: &mut Array<u8>) -> Result<()> {
+    fn add_packed(&mut self, settings: &Settings, raw: &Record<'_>, keep_copy: bool, scratch: &mut Array<u8>) -> Result<Placed> {
         /// A packed record says how long its value was.
         const RAW_LEN_FIELD: usize = 4;
         let value = raw.value;
@@ -238,33 +310,36 @@ impl Work {
         scratch.extend_to(codec::compressed_len_max(value.len()), 0)?;
         let packed_len = codec::compress(value, scratch).filter(|len| len + RAW_LEN_FIELD < value.len());
         let Some(packed) = packed_len.and_then(|len| scratch.get(..len)) else {
-            return self.add_record(settings, op, raw);
+            return self.add_record(settings, raw);
         };
         let record = Record { codec: Codec::Lz4, value: packed, ..*raw };
+        let mut copy = None;
         if keep_copy {
             // The callback will want to see the value as it was put.
             self.check_budget(settings, record.encoded_len() + value.len())?;
-            op.copy = self.side.put(value.len(), [value, &[], &[]])?;
-            op.flags |= HAS_COPY;
+            copy = Some(self.side.put(value.len(), [value, &[], &[]])?);
         }
-        if let Err(error) = self.add_record(settings, op, &record) {
-            if op.has(HAS_COPY) {
-                self.side.give_back(op.copy);
+        let mut placed = match self.add_record(settings, &record) {
+            Ok(placed) => placed,
+            Err(error) => {
+                copy.into_iter().for_each(|copy| self.side.give_back(copy));
+                return Err(error);
             }
-            return Err(error);
+        };
+        if let Some(copy) = copy {
+            placed.copy = copy;
+            placed.flags |= HAS_COPY;
+            placed.held += value.len();
         }
-        if op.has(HAS_COPY) {
-            self.added_bytes += value.len();
-        }
-        op.flags |= PACKED;
+        placed.flags |= PACKED;
         self.packed += 1;
-        Ok(())
+        Ok(placed)
     }
 
     /// Memory that the plan will want, taken ahead so that nothing can fail on the way to the disk.
     pub fn reserve_plan(&mut self) -> Result<()> {
         let count = self.ops.len();
-        let slots = (count * 2).next_power_of_two();
+        let slots = Needs::slots(count);
         self.hashed = false;
         self.hashes.extend_to(count, KeyHash::default())?;
         self.table.extend_to(slots, 0)?;
@@ -487,11 +562,16 @@ pub(super) struct WorkReader<'a> {
 impl WorkReader<'_> {
     fn take_value(&mut self, op: u32, value: StoredValue<'_>) -> Result<()> {
         value.check()?;
-        let (span, bytes) = self.values.take(value.raw_len)?;
-        if let Err(error) = value.unpack(bytes) {
-            self.values.give_back(span);
-            return Err(error);
-        }
+        let span = if value.codec == Codec::None && value.bytes.len() == value.raw_len {
+            self.values.put(value.raw_len, [value.bytes, &[], &[]])?
+        } else {
+            let (span, bytes) = self.values.take(value.raw_len)?;
+            if let Err(error) = value.unpack(bytes) {
+                self.values.give_back(span);
+                return Err(error);
+            }
+            span
+        };
         *self.read_bytes += value.raw_len + 1;
         let op = &mut self.ops[op as usize];
         op.copy = span;

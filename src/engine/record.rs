@@ -147,10 +147,11 @@ impl<'a> Record<'a> {
             head[at..at + 4].copy_from_slice(&self.raw_len.to_le_bytes());
             at += 4;
         }
-        head[4..8].copy_from_slice(&((self.prefix_len() + self.value.len()) as u32).to_le_bytes());
-        head[8..10].copy_from_slice(&(self.key.len() as u16).to_le_bytes());
-        head[10] = self.kind as u8;
-        head[11] = flags;
+        // In words, as it will be read again at once: narrower stores would hold that up.
+        let value_len = (self.prefix_len() + self.value.len()) as u32;
+        let key_len_and_kind = self.key.len() as u32 | u32::from(self.kind as u8) << 16 | u32::from(flags) << 24;
+        head[..8].copy_from_slice(&(u64::from(value_len) << 32).to_le_bytes());
+        head[8..12].copy_from_slice(&key_len_and_kind.to_le_bytes());
         (head, at)
     }
 

@@ -37,7 +37,7 @@ fn draw() -> Option<u64> {
 }
 
 /// A place where others may come in between.
-fn hesitate() {
+pub(super) fn hesitate() {
     let Some(random) = draw() else { return };
     if !(random >> 8).is_multiple_of(YIELD_ONE_IN) {
         return;

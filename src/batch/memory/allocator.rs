@@ -1,0 +1,88 @@
+//! The caller's `alloc_func` and `free_func`, and whether a thread is inside one of them.
+//!
+//! Called by the arrays, arenas and slabs of this room; the edge asks `calls_are_refused`. Must never call one of the two without
+//! marking the thread, unless they are the system's.
+
+use crate::base::code::Code;
+use crate::base::error::{Error, Result};
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Everything starts at a multiple of this, in bytes. `malloc` gives more; many a pool gives no more than this.
+pub(super) const ALIGN: usize = 8;
+
+thread_local! {
+    static REFUSED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Some thread was ever inside such a function: before that nobody needs to look whether it is.
+static EVER_REFUSED: AtomicBool = AtomicBool::new(false);
+
+/// Whether this thread is inside a function of the caller that is called in the middle of the library's work (`alloc_func`,
+/// `free_func`, a log callback): a call of the library from there could meet its own lock, so the edge refuses it.
+#[inline]
+pub fn calls_are_refused() -> bool {
+    EVER_REFUSED.load(Ordering::Relaxed) && REFUSED.get()
+}
+
+/// Calls such a function.
+pub fn without_calls<R>(function: impl FnOnce() -> R) -> R {
+    if !EVER_REFUSED.load(Ordering::Relaxed) {
+        EVER_REFUSED.store(true, Ordering::Relaxed); // this thread sees it, and it matters to no other
+    }
+    let before = REFUSED.replace(true);
+    let result = function();
+    REFUSED.set(before);
+    result
+}
+
+/// The caller's allocator. Both functions may be called from any thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Allocator {
+    /// Returns memory aligned as `malloc` aligns, or NULL.
+    pub alloc: unsafe extern "C" fn(usize) -> *mut c_void,
+    /// Takes it back.
+    pub free: unsafe extern "C" fn(*mut c_void),
+}
+
+impl Allocator {
+    /// `malloc` and `free`.
+    pub fn system() -> Self {
+        Allocator { alloc: libc::malloc, free: libc::free }
+    }
+
+    /// Whether this is `malloc` and `free`: nobody counts what is taken from there.
+    pub fn is_system(&self) -> bool {
+        let system = Allocator::system();
+        (self.alloc as usize, self.free as usize) == (system.alloc as usize, system.free as usize)
+    }
+
+    /// `len` bytes, at an address that is a multiple of `ALIGN`.
+    pub(super) fn take(&self, len: usize, none: impl FnOnce() -> Error) -> Result<NonNull<u8>> {
+        // SAFETY: the configuration's contract: `alloc_func` behaves like `malloc`.
+        let memory = self.marked(|| unsafe { (self.alloc)(len) });
+        let memory = NonNull::new(memory.cast::<u8>()).ok_or_else(none)?;
+        if memory.addr().get().is_multiple_of(ALIGN) {
+            return Ok(memory);
+        }
+        self.give_back(memory);
+        Err(misaligned())
+    }
+
+    pub(super) fn give_back(&self, memory: NonNull<u8>) {
+        // SAFETY: `memory` came from `take` of the same allocator and is given back once.
+        self.marked(|| unsafe { (self.free)(memory.as_ptr().cast()) });
+    }
+
+    /// `call` calls one of the two functions. The system's call nobody.
+    fn marked<R>(&self, call: impl FnOnce() -> R) -> R {
+        if self.is_system() { call() } else { without_calls(call) }
+    }
+}
+
+#[cold]
+fn misaligned() -> Error {
+    Error::new(Code::INVALID_PARAM, "alloc_func gave memory that is not aligned: let it return multiples of 16, as malloc does")
+}
