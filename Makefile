@@ -55,6 +55,10 @@ tsan:
 ubsan:
 	@.ci/test ubsan
 
+##  make fuzz       chance, thrown at what reads files, values and URLs; `.ci/fuzz RUNS SEED` for as many inputs as you like
+fuzz:
+	@.ci/fuzz
+
 ##  make bench      measures the library through the C API against its goals, some five minutes; ARGS="--help" lists the rows
 bench: lib $(TARGET_DIR)/bench/bench
 	@$(TARGET_DIR)/bench/bench --store $(TARGET_DIR)/bench/stores --report $(TARGET_DIR)/bench/report $(ARGS)
@@ -146,5 +150,5 @@ include packaging/install.mk
 clean:
 	$(CARGO) clean
 
-.PHONY: all help lib demo test examples valgrind asan tsan ubsan bench bench-full bench-studies bench-peers bench-parts bench-storage \
-    endurance ratios soak models cli coverage headers man lint clean
+.PHONY: all help lib demo test examples valgrind asan tsan ubsan fuzz bench bench-full bench-studies bench-peers bench-parts \
+    bench-storage endurance ratios soak models cli coverage headers man lint clean

@@ -136,6 +136,16 @@ pub enum Bug {
     WorkerAsleep = 60,
     /// Batches of reads go ahead of every write.
     ReadsPassAll = 64,
+    /// A record's lengths are believed without looking where the bytes end.
+    RecordEndBelieved = 70,
+    /// What a packed value says of its length is believed, whatever its bytes can unpack to.
+    PackedLengthBelieved = 71,
+    /// A checkpoint's entries may name slots that its table does not have.
+    UnknownSlotTaken = 72,
+    /// What a manifest says of the number of its entries is believed.
+    ManifestCountBelieved = 73,
+    /// A URL may end behind a %.
+    EscapeEndBelieved = 74,
 }
 
 #[cfg(feature = "planted")]

@@ -7,6 +7,7 @@ use super::dense::{Dense, RAW_LEN_MAX};
 #[cfg(feature = "zstd")]
 use super::zstd::Zstd;
 use crate::base::limits::VALUE_LEN_MAX;
+use crate::base::planted::{Bug, planted};
 use crate::base::{code::Code, error::Error, error::Result};
 
 /// A packing. The numbers are on disk.
@@ -138,7 +139,8 @@ impl StoredValue<'_> {
     /// Fails if the value cannot be unpacked, or cannot be as long as it says. Before memory is taken for it.
     pub fn check(&self) -> Result<()> {
         self.codec.check_built()?;
-        if self.raw_len > self.codec.raw_len_max(self.bytes.len()) { Err(spoilt()) } else { Ok(()) }
+        let possible = self.raw_len <= self.codec.raw_len_max(self.bytes.len()) || planted(Bug::PackedLengthBelieved);
+        if possible { Ok(()) } else { Err(spoilt()) }
     }
 
     /// Unpacks into `out`, which has exactly the raw length.

@@ -8,6 +8,8 @@ pub mod codec;
 mod codes;
 pub mod counters;
 pub mod dense;
+#[cfg(test)]
+pub(crate) mod fuzz;
 pub mod outcome;
 pub mod record;
 pub mod request;

@@ -14,6 +14,7 @@
 //! zeros is no record.
 
 use super::codec::Codec;
+use crate::base::planted::{Bug, planted};
 use crate::base::{crc, limits};
 
 /// Length of the fixed part, in bytes.
@@ -192,7 +193,7 @@ impl<'a> Record<'a> {
         let codec = Codec::from_number(flags & FLAG_CODEC).ok_or(Malformed)?;
         let mut at = HEADER_LEN;
         let mut field = |len: usize| {
-            let field = bytes.get(at..at + len);
+            let field = if planted(Bug::RecordEndBelieved) { Some(&bytes[at..at + len]) } else { bytes.get(at..at + len) };
             at += len;
             field.ok_or(Malformed)
         };

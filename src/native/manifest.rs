@@ -103,7 +103,8 @@ impl Manifest {
         }
         let ranges_at = (u32_at(12)? as usize).checked_mul(ENTRY_LEN)?.checked_add(HEADER_LEN)?;
         let ranges_end = (u32_at(HEADER_LEN - 4)? as usize).checked_mul(RANGE_LEN)?.checked_add(ranges_at)?;
-        let (entries, ranges) = copy.get(HEADER_LEN..ranges_end)?.split_at(ranges_at - HEADER_LEN);
+        let counted = if planted(Bug::ManifestCountBelieved) { &copy[HEADER_LEN..ranges_end] } else { copy.get(HEADER_LEN..ranges_end)? };
+        let (entries, ranges) = counted.split_at(ranges_at - HEADER_LEN);
         let (before_sum, after_sum) = (&header[..HEADER_LEN - 8], &header[HEADER_LEN - 4..]);
         let sum = crc::extend(crc::extend(crc::extend(crc::crc32c(before_sum), &[0; 4]), after_sum), &copy[HEADER_LEN..ranges_end]);
         if sum != u32_at(HEADER_LEN - 8)? {

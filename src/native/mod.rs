@@ -15,6 +15,8 @@ mod compaction;
 mod compactor;
 mod dictionary;
 mod frame;
+#[cfg(test)]
+pub(crate) mod fuzz;
 mod hot;
 mod index;
 mod inventory;

@@ -1,5 +1,7 @@
 //! Rank 3: which engine a URL means, and one engine for all managers of the process that name the same store.
 
+#[cfg(test)]
+mod fuzz;
 pub mod options;
 pub mod registry;
 pub mod url;

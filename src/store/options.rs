@@ -3,6 +3,8 @@
 //! The URL (`file:PATH?min_fill_rate=40`), the options object, the CLI and docs/OPTIONS.md all come from this table; an
 //! option that is not in it does not exist. Nothing here touches a store: the result is the engine's own settings.
 
+#[cfg(test)]
+pub(super) mod fuzz;
 mod kind;
 mod page;
 

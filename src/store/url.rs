@@ -5,6 +5,7 @@
 
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
+use crate::base::planted::{Bug, planted};
 use crate::store::options::OptionSet;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
@@ -74,6 +75,9 @@ pub(super) fn unescape(text: &[u8]) -> Option<Vec<u8>> {
         if *first != b'%' {
             bytes.push(*first);
             continue;
+        }
+        if planted(Bug::EscapeEndBelieved) {
+            let _ = &rest[..2];
         }
         let (high, low) = (char::from(*rest.first()?).to_digit(16)?, char::from(*rest.get(1)?).to_digit(16)?);
         bytes.push((high * 16 + low) as u8);

@@ -19,7 +19,7 @@
 //! it was removed, and the replay puts it there; an entry that still names it afterwards is of a key that was deleted,
 //! its delete forgotten with the last chunk that could hold an older record. It goes, as it is not in the log either.
 
-mod file;
+pub(super) mod file;
 mod load;
 mod write;
 
