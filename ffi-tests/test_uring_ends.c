@@ -134,6 +134,7 @@ TEST(a_cancelled_request_is_cancelled_also_when_it_is_late) {
     hold_t hold = HOLD_INIT;
     good(kv_uring_fsync_async(ring, fd, on_end_hold, &hold));
     gate_wait(&hold.entered, 1);
+    uint64_t before = ring_stats(ring).timeout_count; /* on a busy disk, the sync itself */
     req_t *w = good(kv_uring_write_async(ring, fd, "abc", 3, 0, NULL, NULL));
     CHECK_OK(kv_uring_cancel_request(ring, w));
     sleep_ms(40); /* now it is out of time, too */
@@ -141,7 +142,7 @@ TEST(a_cancelled_request_is_cancelled_also_when_it_is_late) {
     CHECK_ERR(kv_uring_wait_request(ring, w, FOREVER), KV_ERR_CANCELLED);
     CHECK_EQ_INT(w->result, -ECANCELED);
     CHECK_EQ_INT(ring_stats(ring).cancelled_count, 1);
-    CHECK_EQ_INT(ring_stats(ring).timeout_count, 0);
+    CHECK_EQ_INT(ring_stats(ring).timeout_count, before);
     ring_close(ring);
 }
 
