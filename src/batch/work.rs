@@ -3,7 +3,12 @@
 //! A `Work` belongs to its context while that is pending and again when it has ended; in between to whoever executes
 //! it. It is owned, not shared, so it needs no lock. All its memory comes from the caller's allocator.
 
-use super::memory::{Allocator, Arena, Array, Slab, Span};
+mod needs;
+mod reader;
+
+pub(super) use needs::Needs;
+
+use super::memory::{Allocator, Arena, Array, Span};
 use super::operation::{
     ANSWERED, CompleteHook, HAS_COPY, Hook, Op, OpKind, OpView, PACKED, READ_BACK, SHARED_OUT_LEN, SHARED_OUT_VALUE, TRANSIENT,
 };
@@ -16,7 +21,7 @@ use crate::base::hash::KeyHash;
 use crate::base::limits::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
 use crate::engine::codec::{self, Codec};
 use crate::engine::record::Record;
-use crate::engine::{Pin, ReadOp, Reader, StoredValue, WriteOp};
+use crate::engine::{Pin, ReadOp, WriteOp};
 
 /// A batch that held more memory, in bytes, gives it back when it ends.
 const RECYCLED_BYTES_MAX: usize = 4 << 20;
@@ -38,17 +43,6 @@ impl Census {
     }
 }
 
-/// What a batch needed: the next one will need about as much.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Needs {
-    ops: usize,
-    writes: usize,
-    reads: usize,
-    record_bytes: usize,
-    side_bytes: usize,
-    value_bytes: usize,
-}
-
 /// What adding an operation has put where, as its `Op` says.
 #[derive(Clone, Copy, Debug, Default)]
 struct Placed {
@@ -59,30 +53,6 @@ struct Placed {
     record_len: u32,
     key_at: u8,
     flags: u8,
-}
-
-/// More than this, in bytes, is not taken ahead.
-const SLAB_LEN_MAX: usize = 1 << 20;
-
-impl Needs {
-    /// Slots of the plan's table for so many operations.
-    fn slots(ops: usize) -> usize {
-        (ops * 2).next_power_of_two()
-    }
-
-    /// Memory for all of it, in one piece, if it is worth that and there is some.
-    fn slab(&self, allocator: Allocator) -> Option<Slab> {
-        let tables = [
-            self.ops * size_of::<Op>(),
-            self.ops * size_of::<KeyHash>(),
-            Needs::slots(self.ops) * size_of::<u32>(),
-            self.writes * size_of::<WriteOp>(),
-            self.reads * size_of::<ReadOp>(),
-        ];
-        let arenas = [self.record_bytes, self.side_bytes, self.value_bytes].map(Arena::slab_len);
-        let len = tables.map(Slab::cut_len).iter().chain(&arenas).sum::<usize>();
-        if self.ops == 0 || len > SLAB_LEN_MAX { None } else { Slab::take(allocator, len) }
-    }
 }
 
 /// See the top of this file.
@@ -147,38 +117,6 @@ impl Work {
         };
         work.ops.reserve(expected)?;
         Ok(work)
-    }
-
-    /// An empty batch that takes at most `max_ops` operations and expects to need what an earlier one needed: memory for all
-    /// of it is taken at once. `None` if there was no earlier one, or that is too much.
-    pub fn with_slab(allocator: Allocator, mut needs: Needs, max_ops: usize) -> Option<Work> {
-        needs.ops = needs.ops.min(max_ops);
-        needs.writes = needs.writes.min(max_ops);
-        needs.reads = needs.reads.min(max_ops);
-        let mut slab = needs.slab(allocator)?;
-        let mut work = Work::new(allocator, 0).ok()?;
-        work.ops = Array::within(&mut slab, needs.ops);
-        work.hashes = Array::within(&mut slab, needs.ops);
-        work.table = Array::within(&mut slab, Needs::slots(needs.ops));
-        work.writes = Array::within(&mut slab, needs.writes);
-        work.reads = Array::within(&mut slab, needs.reads);
-        work.records = Arena::within(&mut slab, needs.record_bytes);
-        work.side = Arena::within(&mut slab, needs.side_bytes);
-        work.values = Arena::within(&mut slab, needs.value_bytes);
-        Some(work)
-    }
-
-    /// What it needed, and a NUL behind the last value.
-    pub fn needs(&self) -> Needs {
-        let with_nul = |arena: &Arena| arena.used_bytes() + if arena.used_bytes() > 0 { 8 } else { 0 };
-        Needs {
-            ops: self.ops.len(),
-            writes: self.census.writes() as usize,
-            reads: (self.census.gets + self.census.updates) as usize,
-            record_bytes: with_nul(&self.records),
-            side_bytes: with_nul(&self.side),
-            value_bytes: with_nul(&self.values),
-        }
     }
 
     /// Empties a batch that has ended, so that another can have its memory; `None` if that is not worth keeping.
@@ -533,98 +471,5 @@ impl Work {
     /// Record bytes that the log would take.
     pub fn record_bytes(&self) -> usize {
         self.record_bytes
-    }
-
-    /// The reads and the `Reader` over the rest, for the engine.
-    pub fn split_reads(&mut self) -> (&mut [ReadOp], WorkReader<'_>) {
-        let reader = WorkReader {
-            ops: &mut self.ops,
-            records: &self.records,
-            side: &self.side,
-            values: &mut self.values,
-            read_bytes: &mut self.read_bytes,
-            first_error: None,
-        };
-        (&mut self.reads, reader)
-    }
-}
-
-/// Takes the results of reads into the batch.
-pub(super) struct WorkReader<'a> {
-    ops: &'a mut Array<Op>,
-    records: &'a Arena,
-    side: &'a Arena,
-    values: &'a mut Arena,
-    read_bytes: &'a mut usize,
-    pub first_error: Option<Error>,
-}
-
-impl WorkReader<'_> {
-    fn take_value(&mut self, op: u32, value: StoredValue<'_>) -> Result<()> {
-        value.check()?;
-        let span = if value.codec == Codec::None && value.bytes.len() == value.raw_len {
-            self.values.put(value.raw_len, [value.bytes, &[], &[]])?
-        } else {
-            let (span, bytes) = self.values.take(value.raw_len)?;
-            if let Err(error) = value.unpack(bytes) {
-                self.values.give_back(span);
-                return Err(error);
-            }
-            span
-        };
-        *self.read_bytes += value.raw_len + 1;
-        let op = &mut self.ops[op as usize];
-        op.copy = span;
-        op.value_len = value.raw_len as u32;
-        op.flags |= HAS_COPY;
-        op.code = Code::NONE;
-        Ok(())
-    }
-
-    /// Copies the value of an earlier write of the same batch.
-    pub fn read_own(&mut self, op: u32, write: u32) {
-        let source = self.ops[write as usize];
-        let records = self.records;
-        match Record::parse(records.bytes(source.place, source.record_len as usize)) {
-            Ok((record, _)) if record.has_expired(clock::unix_ms_rising()) => self.missing(op),
-            Ok((record, _)) => {
-                let value = StoredValue { codec: record.codec, dictionary: None, bytes: record.value, raw_len: record.raw_len as usize };
-                self.found(op, value);
-            }
-            Err(_) => {
-                self.failed(op, Error::new(Code::CORRUPTED, "a record in the batch's memory was overwritten: look for a stray pointer"))
-            }
-        }
-    }
-}
-
-impl Reader for WorkReader<'_> {
-    fn key(&self, op: u32) -> &[u8] {
-        Work::key_of(&self.ops[op as usize], self.records, self.side)
-    }
-
-    fn found(&mut self, op: u32, value: StoredValue<'_>) {
-        if self.ops[op as usize].kind == OpKind::Update {
-            self.ops[op as usize].code = Code::NONE; // a condition: it is enough that the key is there
-        } else if let Err(error) = self.take_value(op, value) {
-            self.failed(op, error);
-        }
-    }
-
-    fn missing(&mut self, op: u32) {
-        let op = &mut self.ops[op as usize];
-        op.code = Code::KEY_NOT_FOUND;
-        if op.kind == OpKind::Get {
-            op.value_len = 0;
-        }
-    }
-
-    fn failed(&mut self, op: u32, error: Error) {
-        let op = &mut self.ops[op as usize];
-        op.code = error.code;
-        if error.transient {
-            op.flags |= TRANSIENT;
-        }
-        self.first_error.get_or_insert(error);
     }
 }
