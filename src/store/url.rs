@@ -1,7 +1,7 @@
 //! The URL of a store.
 //!
 //! `PATH` or `file:PATH?OPTIONS` (the embedded engine; a `file:` URL escapes bytes as `%XX`, a bare path is taken as it
-//! is and has no options), `memory:` (private to its manager), `memory:NAME` (shared in the process).
+//! is and has no options; it may not begin with a word and a colon), `memory:` (private to its manager), `memory:NAME` (shared in the process).
 
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
@@ -50,10 +50,13 @@ impl StoreUrl {
                 return refuse(Code::NOT_SUPPORTED, "this build has no such engine: use a path, file:PATH or memory:");
             }
         }
-        if let Some(at) = url.windows(3).position(|w| w == b"://")
-            && url[..at].iter().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(b))
+        // A misspelt scheme must not become the name of a new, empty store.
+        if let Some(at) = url.iter().position(|byte| *byte == b':').filter(|at| *at >= 2)
+            && url[..at].iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
+            && !url.starts_with(b".")
         {
-            return refuse(Code::INVALID_PARAM, "unknown scheme: use a path, file:PATH, memory: or memory:NAME");
+            let why = "unknown scheme: use a path, file:PATH, memory: or memory:NAME (a path that begins like this is written file:PATH)";
+            return refuse(Code::INVALID_PARAM, why);
         }
         file(url.to_vec(), OptionSet::default(), &shown)
     }
@@ -101,7 +104,10 @@ mod tests {
         assert_eq!(StoreUrl::parse(b"data"), path("data"));
         assert_eq!(StoreUrl::parse(b"/a/b%41"), path("/a/b%41"));
         assert_eq!(StoreUrl::parse(b"file:/a/b%41%3f"), path("/a/bA?"));
-        assert_eq!(StoreUrl::parse(b"a:b"), path("a:b"));
+        for odd in ["a:b", "./data:1", "../data:1", "/data:1", "in/data:1"] {
+            assert_eq!(StoreUrl::parse(odd.as_bytes()), path(odd));
+        }
+        assert_eq!(StoreUrl::parse(b"file:data:1"), path("data:1"));
         assert_eq!(StoreUrl::parse(b"/a?min_fill_rate=3"), path("/a?min_fill_rate=3"));
         assert_eq!(StoreUrl::parse(b"file:/a?"), path("/a"));
         let set = OptionSet::from_query(b"min_fill_rate=3").expect("good");
@@ -117,6 +123,8 @@ mod tests {
             (b"file:/a%00", Code::INVALID_PARAM, "directory"),
             (b"file:", Code::INVALID_PARAM, "directory"),
             (b"http://x", Code::INVALID_PARAM, "unknown scheme"),
+            (b"fil:/a", Code::INVALID_PARAM, "unknown scheme"),
+            (b"Memory:", Code::INVALID_PARAM, "unknown scheme"),
             (b"redis://x", Code::NOT_SUPPORTED, "no such engine"),
         ] {
             let error = StoreUrl::parse(url).expect_err("refused");
