@@ -1,7 +1,8 @@
 //! The URL of a store.
 //!
 //! `PATH` or `file:PATH?OPTIONS` (the embedded engine; a `file:` URL escapes bytes as `%XX`, a bare path is taken as it
-//! is and has no options; it may not begin with a word and a colon), `memory:` (private to its manager), `memory:NAME` (shared in the process).
+//! is and has no options; it may not begin with a word and a colon), `memory:` (private to its manager), `memory:NAME`
+//! (shared in the process).
 
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
