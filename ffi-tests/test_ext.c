@@ -61,10 +61,12 @@ TEST(what_is_no_url_is_refused) {
     CHECK_NO_HANDLE(kv_async_batch_manager_create_at(NULL, NULL), KV_ERR_NULL_POINTER);
     CHECK_NO_HANDLE(kv_async_batch_manager_create_at(NULL, ""), KV_ERR_INVALID_PARAM);
     CHECK_NO_HANDLE(kv_async_batch_manager_create_at(NULL, "file:x?no_option=1"), KV_ERR_INVALID_PARAM);
-    CHECK_NO_HANDLE(kv_async_batch_manager_create_at(NULL, "fil:x"), KV_ERR_INVALID_PARAM); /* misspelt: no new, empty store */
     CHECK(strstr(kv_get_last_error()->message, "no_option") != NULL);
+    CHECK_NO_HANDLE(kv_async_batch_manager_create_at(NULL, "fil:x"), KV_ERR_INVALID_PARAM); /* misspelt: no new, empty store */
+    CHECK(strstr(kv_get_last_error()->message, "unknown scheme") != NULL);
     CHECK_NO_HANDLE(kv_async_batch_manager_create_at(NULL, "redis://host"), KV_ERR_NOT_SUPPORTED);
     CHECK_EQ_INT(access("x", F_OK), -1);
+    CHECK_EQ_INT(access("fil:x", F_OK), -1);
 }
 
 /* ---- UPDATE ---- */
