@@ -6,9 +6,9 @@ use super::index::{Index, Place};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
-use crate::base::sync::spawn_scoped;
+use crate::base::sync::{Condvar, Mutex, spawn_scoped};
 use crate::engine::record::Kind;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::collections::VecDeque;
 
 /// Records that are applied at a time, give or take a frame.
 pub const BATCH_OPS: usize = 4096;
@@ -126,26 +126,80 @@ impl Applier {
     where
         B: FnOnce(&mut dyn FnMut(Batch) -> Result<Batch>) -> Result<T>,
     {
+        let relay = Relay::default();
         std::thread::scope(|scope| {
-            let (full, to_apply) = sync_channel(BATCHES_AHEAD);
-            let (empty, to_fill) = sync_channel(BATCHES_AHEAD + 2);
-            let Ok(thread) = spawn_scoped("kvbatch-apply", scope, move || self.apply_all(&to_apply, &empty)) else { return Err(body) };
-            let given = body(&mut |batch| {
-                full.send(batch).map_err(|_| no_memory())?; // the thread says better why it ended
-                Ok(to_fill.try_recv().unwrap_or_default())
-            });
-            drop(full);
+            let Ok(thread) = spawn_scoped("kvbatch-apply", scope, || self.apply_all(&relay)) else { return Err(body) };
+            let all_given = EndOnDrop(&relay);
+            let given = body(&mut |batch| relay.give(batch));
+            drop(all_given);
             let applied = thread.join().unwrap_or_else(|_| Err(Error::new(Code::UNKNOWN, "internal error in recovery")));
             Ok(applied.and(given))
         })
     }
 
-    fn apply_all(&mut self, to_apply: &Receiver<Batch>, empty: &SyncSender<Batch>) -> Result<()> {
-        for batch in to_apply {
+    fn apply_all(&mut self, relay: &Relay) -> Result<()> {
+        let _nobody_applies = EndOnDrop(relay);
+        while let Some(batch) = relay.take() {
             self.apply(&batch)?;
-            let _ = empty.try_send(emptied(batch)); // there is always room, and it would only be freed
+            relay.hand_back(emptied(batch));
         }
         Ok(())
+    }
+}
+
+/// Hands batches from the thread that reads to the one that applies, and their memory back. Not std's channel: a part of that is
+/// compiled into std, where no sanitizer sees the order that it keeps.
+#[derive(Default)]
+struct Relay {
+    state: Mutex<Relayed>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Relayed {
+    full: VecDeque<Batch>,
+    empty: Vec<Batch>,
+    ended: bool,
+}
+
+impl Relay {
+    /// Gives a batch on, when there is room, and an empty one back.
+    fn give(&self, batch: Batch) -> Result<Batch> {
+        let mut state = self.state.lock();
+        while state.full.len() >= BATCHES_AHEAD && !state.ended {
+            self.changed.wait(&mut state);
+        }
+        if state.ended {
+            return Err(no_memory()); // the other thread says better why it ended
+        }
+        state.full.push_back(batch);
+        self.changed.notify_one();
+        Ok(state.empty.pop().unwrap_or_default())
+    }
+
+    /// The next batch to apply; none when all are.
+    fn take(&self) -> Option<Batch> {
+        let mut state = self.state.lock();
+        while state.full.is_empty() && !state.ended {
+            self.changed.wait(&mut state);
+        }
+        let batch = state.full.pop_front();
+        self.changed.notify_one();
+        batch
+    }
+
+    fn hand_back(&self, empty: Batch) {
+        self.state.lock().empty.push(empty);
+    }
+}
+
+/// Tells the other side that nothing more comes, or is taken, also when its own side ends by a panic.
+struct EndOnDrop<'a>(&'a Relay);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().ended = true;
+        self.0.changed.notify_one();
     }
 }
 
@@ -156,4 +210,65 @@ fn emptied(mut batch: Batch) -> Batch {
 
 fn no_memory() -> Error {
     Error::no_memory("no memory to recover a store with: free memory")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::hash::KeyHasher;
+
+    const BATCHES: u32 = 40;
+
+    fn applier() -> Applier {
+        Applier { index: Index::new().expect("an index"), counts: Vec::new() }
+    }
+
+    /// Puts of which each second one is replaced by a later batch.
+    fn batch(mut memory: Batch, number: u32, hasher: &KeyHasher) -> Batch {
+        assert!(memory.ops.is_empty(), "what is handed back is empty");
+        memory.slot = number % 3;
+        memory.ops.extend((0..100u64).map(|i| {
+            let key = (u64::from(number) * 50 + i).to_le_bytes();
+            Op { hash: hasher.hash(&key), place: Place::new(memory.slot, i * 64, 40), kind: Kind::Put }
+        }));
+        memory
+    }
+
+    #[test]
+    fn beside_the_reading_comes_to_the_same() {
+        let hasher = KeyHasher::new([1, 2]);
+        let count = |beside| {
+            let mut applier = applier();
+            let given = applier.run(beside, |apply| {
+                let mut memory = Batch::default();
+                for number in 0..BATCHES {
+                    memory = apply(batch(memory, number, &hasher))?;
+                }
+                Ok(memory.ops.len())
+            });
+            assert_eq!(given.expect("all applied"), 0);
+            let counts: Vec<_> = applier.counts.iter().map(|c| (c.record_bytes, c.dead_bytes)).collect();
+            (applier.index.len(), counts)
+        };
+        let alone = count(false);
+        assert_eq!(alone.0, 50 * BATCHES as usize + 50);
+        assert_eq!(count(true), alone);
+    }
+
+    #[test]
+    fn an_error_of_the_reading_ends_both() {
+        let hasher = KeyHasher::new([1, 2]);
+        let ended = applier().run(true, |apply| {
+            apply(batch(Batch::default(), 0, &hasher))?;
+            Err::<(), _>(Error::new(Code::IO, "planted"))
+        });
+        assert_eq!(ended.expect_err("the reading failed").code, Code::IO);
+    }
+
+    #[test]
+    fn the_reading_ends_when_nobody_applies() {
+        let relay = Relay::default();
+        drop(EndOnDrop(&relay));
+        assert_eq!(relay.give(Batch::default()).err().map(|e| e.code), Some(no_memory().code));
+    }
 }
