@@ -12,8 +12,8 @@ pub const PAGE_BYTES: usize = 4096;
 /// Bytes of a large page.
 pub const LARGE_PAGE_BYTES: usize = 2 << 20;
 
-/// The kernel holds its locks for as long as it takes to bring in this many bytes.
-const STEP_BYTES: usize = 1 << 20;
+/// Pages are brought in by so many bytes at a time: some tens of microseconds.
+const STEP_BYTES: usize = 64 << 10;
 
 /// One mapping, unmapped when it is dropped.
 pub struct Mapping {
@@ -69,9 +69,18 @@ impl Mapping {
         unsafe { libc::madvise(self.memory.as_ptr().cast(), self.len, libc::MADV_HUGEPAGE) };
     }
 
+    /// Gives the memory of the pages that lie in bytes `from..end` back. Nobody may have a place there any more.
+    pub fn discard(&self, from: usize, end: usize) {
+        let (from, end) = (from.next_multiple_of(PAGE_BYTES), end.min(self.len) / PAGE_BYTES * PAGE_BYTES);
+        if from < end {
+            // SAFETY: inside the mapping, from a page on; whoever calls says that nobody reads or writes it.
+            unsafe { libc::madvise(self.memory.as_ptr().add(from).cast(), end - from, libc::MADV_DONTNEED) };
+        }
+    }
+
     /// Brings in the pages of bytes `from..end`, as a write to each would. Their bytes stay what they are; where the kernel
-    /// does not know how (before 5.14), nothing happens.
-    pub fn bring_in(&self, from: usize, end: usize) {
+    /// does not know how (before 5.14), nothing happens. `between` is called after every 64 KiB.
+    pub fn bring_in(&self, from: usize, end: usize, between: impl Fn()) {
         let mut at = from.next_multiple_of(PAGE_BYTES);
         let end = end.min(self.len);
         while at < end {
@@ -79,6 +88,7 @@ impl Mapping {
             // SAFETY: inside the mapping, from a page on.
             unsafe { libc::madvise(self.memory.as_ptr().add(at).cast(), len, libc::MADV_POPULATE_WRITE) };
             at += len;
+            between();
         }
     }
 }

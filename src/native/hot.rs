@@ -12,7 +12,7 @@ use crate::base::limits::BLOCK_BYTES;
 use crate::base::mapping::{LARGE_PAGE_BYTES, Mapping, PAGE_BYTES};
 use crate::base::planted::{Bug, order, planted};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::base::sync::{Arc, Mutex, watch};
+use crate::base::sync::{Arc, Mutex, watch, yield_now};
 
 /// The memory of a chunk. In small pages to begin with: on virtual machines the first touch of a large one was seen to cost
 /// six times as much, which pays only where much is read.
@@ -33,7 +33,9 @@ impl Pages {
     fn make_ready(&self, end: u64) {
         let end = end.next_multiple_of(PAGE_BYTES as u64).min(self.mapping.bytes() as u64);
         let from = self.ready.fetch_max(end, Ordering::Relaxed);
-        self.mapping.bring_in(from as usize, end as usize);
+        // Gives way now and then: with a whole slice of the CPU, milliseconds, it would keep a commit waiting there while
+        // another CPU is idle.
+        self.mapping.bring_in(from as usize, end as usize, yield_now);
     }
 }
 

@@ -5,6 +5,7 @@
 //! extent back, nor give one twice: tables only grow, and keep what they have as long as the index lives.
 
 use super::line::{Entry, Line};
+use super::nursery::Nursery;
 use crate::base::error::{Error, Result};
 use crate::base::mapping::{LARGE_PAGE_BYTES, Mapping};
 use crate::base::sync::atomic::{AtomicUsize, Ordering};
@@ -27,6 +28,8 @@ pub(super) struct Memory {
     /// Extents of the last block that were given away.
     given: usize,
     spare: Arc<Spare>,
+    /// Where small tables are.
+    pub(super) nursery: Nursery,
     /// Entries of the segment that is growing.
     pub(super) moving: Vec<Entry>,
 }
@@ -45,7 +48,8 @@ impl Memory {
     /// Bytes of memory taken.
     pub(super) fn bytes(&self) -> usize {
         let blocks = self.blocks.len() + self.spare.count.load(Ordering::Relaxed);
-        blocks * LARGE_PAGE_BYTES + self.blocks.capacity() * size_of::<Mapping>() + self.moving.capacity() * size_of::<Entry>()
+        let lists = self.blocks.capacity() * size_of::<Mapping>() + self.moving.capacity() * size_of::<Entry>();
+        blocks * LARGE_PAGE_BYTES + self.nursery.bytes() + lists
     }
 
     /// The blocks made ready beside, if there are fewer than there should be.
@@ -102,7 +106,7 @@ impl Spare {
             return false;
         }
         let Some(block) = block() else { return false };
-        block.bring_in(0, LARGE_PAGE_BYTES);
+        block.bring_in(0, LARGE_PAGE_BYTES, || ());
         let mut ready = self.ready.lock();
         if ready.try_reserve(1).is_err() {
             return false;

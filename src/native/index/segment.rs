@@ -173,14 +173,14 @@ impl Segment {
         }
     }
 
-    /// Promises room for one more put; returns whether the segment grew. `phase` tells segments apart, see `ladder`.
+    /// Promises room for one more put; returns whether the segment grew. `number` is its own in the index.
     #[inline]
-    pub(super) fn reserve(&mut self, phase: usize, memory: &mut Memory) -> Result<bool> {
+    pub(super) fn reserve(&mut self, number: usize, memory: &mut Memory) -> Result<bool> {
         let slots = self.lines.len() * WIDTH;
         let (live, reserved) = (self.live as usize, self.reserved as usize);
         let fits = (live + 1) * 16 <= slots * GOOD_LOAD && (live + reserved + 1) * 16 <= slots * FULL_LOAD;
         if !fits {
-            self.grow(phase, memory)?;
+            self.grow(number, memory)?;
         }
         self.reserved = self.reserved.checked_add(1).ok_or_else(too_many)?;
         Ok(!fits)
@@ -194,19 +194,19 @@ impl Segment {
 
     /// Makes room for one more put at least; on failure nothing has changed.
     #[cold]
-    pub(super) fn grow(&mut self, phase: usize, memory: &mut Memory) -> Result<()> {
+    pub(super) fn grow(&mut self, number: usize, memory: &mut Memory) -> Result<()> {
         let (live, reserved) = (self.live as usize, self.reserved as usize);
         if live + reserved >= u32::MAX as usize {
             return Err(too_many());
         }
         let slots = ((live + 1) * 16).div_ceil(GOOD_LOAD).max(((live + reserved + 1) * 16).div_ceil(FULL_LOAD));
-        let count = ladder(phase, slots.div_ceil(WIDTH).max(self.lines.len() + 1));
+        let count = ladder(number, slots.div_ceil(WIDTH).max(self.lines.len() + 1));
         let mut moving = std::mem::take(&mut memory.moving);
         moving.clear();
         let grown = match moving.try_reserve(live) {
             Ok(()) => {
                 moving.extend(self.entries());
-                self.resize(count, memory)
+                self.resize(count, number, memory)
             }
             Err(_) => Err(Error::no_memory("no memory to make a part of the index larger; give the process more")),
         };
@@ -217,10 +217,10 @@ impl Segment {
         grown
     }
 
-    fn resize(&mut self, count: usize, memory: &mut Memory) -> Result<()> {
+    fn resize(&mut self, count: usize, number: usize, memory: &mut Memory) -> Result<()> {
         #[cfg(test)]
         super::tests::allocation()?;
-        self.lines.resize(count, memory)
+        self.lines.resize(count, number, memory)
     }
 
     /// Puts an entry that is not there into a table that is not full.
@@ -253,12 +253,12 @@ impl Segment {
         &mut self,
         count: usize,
         entries: impl Iterator<Item = (u64, u64)>,
-        phase: usize,
+        number: usize,
         memory: &Mutex<&mut Memory>,
     ) -> Result<()> {
         let least = (count * 16).div_ceil(GOOD_LOAD).div_ceil(WIDTH);
         let live = u32::try_from(count).map_err(|_| too_many())?;
-        self.resize(ladder(phase, least.max(1)), &mut memory.lock())?;
+        self.resize(ladder(number, least.max(1)), number, &mut memory.lock())?;
         self.live = live;
         entries.take(count).for_each(|(tag, place)| self.settle(Entry { tag, place }));
         Ok(())

@@ -1,4 +1,4 @@
-//! The lines of a segment. A small table has a piece of the heap; a larger one a list of extents, and grows by adding
+//! The lines of a segment. A small table has a place in the nursery; a larger one a list of extents, and grows by adding
 //! some: so nothing is ever there twice, and what large tables are made of lies in large pages.
 //!
 //! Only `Segment` calls this. A table must never outlive the `Memory` that its extents are from: the index holds both.
@@ -14,8 +14,8 @@ use std::ptr::NonNull;
 /// See the top of this file.
 #[derive(Default)]
 pub(super) struct Table {
-    /// Where the lines are, `EXTENT_LINES` each. The last one may have more of them than there are; a table of up to
-    /// `EXTENT_LINES` has one, on the heap, that is just long enough.
+    /// Where the lines are, `EXTENT_LINES` each. The last one may have more of them than there are; a table of less
+    /// than `EXTENT_LINES` has one, from the nursery, that is just long enough.
     extents: Vec<NonNull<Line>>,
     lines: usize,
 }
@@ -32,14 +32,9 @@ impl Table {
         self.lines
     }
 
-    /// Bytes on the heap, extents not counted.
+    /// Bytes on the heap; the lines are not there.
     pub(super) fn heap_bytes(&self) -> usize {
-        let lines = if self.is_small() { self.lines } else { 0 };
-        lines * size_of::<Line>() + self.extents.capacity() * size_of::<NonNull<Line>>()
-    }
-
-    fn is_small(&self) -> bool {
-        self.lines <= EXTENT_LINES
+        self.extents.capacity() * size_of::<NonNull<Line>>()
     }
 
     /// Line `at`, if there are so many.
@@ -73,24 +68,24 @@ impl Table {
         (0..self.lines).filter_map(|at| self.get(at))
     }
 
-    /// Makes it a table of `lines` blank ones, no fewer than it has. On failure nothing has changed.
-    pub(super) fn resize(&mut self, lines: usize, memory: &mut Memory) -> Result<()> {
+    /// Makes it a table of `lines` blank ones, no fewer than it has. On failure nothing has changed. `segment` is whose table
+    /// it is.
+    pub(super) fn resize(&mut self, lines: usize, segment: usize, memory: &mut Memory) -> Result<()> {
         debug_assert!(lines >= self.lines && lines > 0);
-        if lines <= EXTENT_LINES {
-            let no_memory = || Error::no_memory("no memory for a larger index; give the process more");
+        let no_memory = || Error::no_memory("no memory for a larger index; give the process more");
+        if self.lines < EXTENT_LINES {
+            // All of it somewhere else.
             let mut extents = Vec::new();
-            extents.try_reserve_exact(1).map_err(|_| no_memory())?;
-            let mut heap: Vec<Line> = Vec::new();
-            heap.try_reserve_exact(lines).map_err(|_| no_memory())?;
-            heap.resize(lines, BLANK);
-            extents.push(NonNull::from(Box::leak(heap.into_boxed_slice())).cast());
-            *self = Table { extents, lines }; // the old one is dropped, and frees its piece
-            return Ok(());
-        }
-        if self.is_small() {
-            let mut extents = Vec::new();
-            memory.take(lines.div_ceil(EXTENT_LINES), &mut extents)?;
-            *self = Table { extents, lines };
+            if lines < EXTENT_LINES {
+                extents.try_reserve_exact(1).map_err(|_| no_memory())?;
+                extents.push(memory.nursery.take(segment, lines).ok_or_else(no_memory)?);
+            } else {
+                memory.take(lines.div_ceil(EXTENT_LINES), &mut extents)?;
+            }
+            let left = std::mem::replace(self, Table { extents, lines }).lines;
+            if left > 0 {
+                memory.nursery.leave(segment, left);
+            }
             return Ok(());
         }
         memory.take(lines.div_ceil(EXTENT_LINES) - self.extents.len(), &mut self.extents)?;
@@ -118,17 +113,5 @@ impl IndexMut<usize> for Table {
         assert!(at < self.lines);
         // SAFETY: as in `get`, and nobody else has it.
         unsafe { self.place(at).as_mut() }
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        if self.is_small()
-            && let Some(heap) = self.extents.pop()
-        {
-            let heap = std::ptr::slice_from_raw_parts_mut(heap.as_ptr(), self.lines);
-            // SAFETY: leaked in `resize` as a box of just so many lines, and freed once.
-            drop(unsafe { Box::from_raw(heap) });
-        }
     }
 }
