@@ -2,7 +2,7 @@
 //!
 //! Runs in worker threads and in threads that wait. Must never call a caller's function: that is `deliver`'s.
 
-use super::lane::{Entry, InFlight, Job, Lane, count};
+use super::lane::{Entry, InFlight, Job, Lane, SECOND_GROUP_BYTES, count};
 use super::operation::OpKind;
 use super::settings::Settings;
 use super::work::Work;
@@ -44,6 +44,7 @@ impl Lane {
         let Some(first) = entries.first() else { return };
         let in_flight = InFlight::of(self, first);
         let settings = first.context.settings().clone();
+        let is_small = entries.iter().map(Entry::record_bytes).sum::<usize>() < SECOND_GROUP_BYTES;
         entries.retain_mut(|entry| entry.begin());
         for entry in &mut entries {
             if let Some(work) = &mut entry.work {
@@ -52,12 +53,18 @@ impl Lane {
                 self.count_plan(work);
             }
         }
+        let began = Instant::now();
         let result = self.commit(turn, &mut entries, &settings);
-        drop(in_flight);
+        let (members, took) = (entries.len(), began.elapsed());
+        // Beside a large group the next one has started already.
+        let held_back = (is_small && members > 1).then_some(in_flight);
         // Batches that only wrote end first: they need not wait for the reads of others.
         entries.sort_by_key(|entry| entry.work.as_ref().is_some_and(|work| !work.reads.is_empty()));
         for entry in entries {
             self.end_committed(entry, &result);
+        }
+        if held_back.is_some() {
+            self.let_rejoin(members, took);
         }
     }
 

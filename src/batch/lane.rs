@@ -9,6 +9,7 @@ use super::context::Context;
 use super::deliver::Deliveries;
 use super::grouping::Grouping;
 use super::keys::{Flight, KEPT_SETS, KeySet, Unpublished};
+use super::rejoin::Rejoin;
 use super::settings::Settings;
 use super::work::Work;
 use crate::base::code::Code;
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 const WORKERS: usize = 2;
 
 /// A second group starts beside one in flight only when it has this many bytes: below, merging pays more.
-const SECOND_GROUP_BYTES: usize = 64 << 10;
+pub(super) const SECOND_GROUP_BYTES: usize = 64 << 10;
 
 /// After the last submit a worker looks at the queue this often before it sleeps without a clock. Meanwhile a submit need
 /// not wake it, which would cost more than a small batch itself: who submits mostly waits next, and does the work.
@@ -75,6 +76,7 @@ pub(super) struct LaneCounters {
     pub work_by_waiters: AtomicU64,
     pub work_by_workers: AtomicU64,
     pub reads_ahead: AtomicU64,
+    pub rejoined: AtomicU64,
 }
 
 impl LaneCounters {
@@ -90,6 +92,7 @@ impl LaneCounters {
             ("jobs_by_waiters", value(&self.work_by_waiters)),
             ("jobs_by_workers", value(&self.work_by_workers)),
             ("reads_ahead_of_writes", value(&self.reads_ahead)),
+            ("batches_rejoined", value(&self.rejoined)),
         ]
     }
 }
@@ -100,6 +103,7 @@ pub(super) struct Queue {
     pub reads: VecDeque<Entry>,
     queued_bytes: usize,
     grouping: Grouping,
+    pub rejoin: Rejoin,
     last_write: u64,
     /// Number of the last batch that got an id.
     last_batch: u64,
@@ -322,7 +326,7 @@ impl Entry {
         std::ptr::eq(Arc::as_ptr(&self.context), context)
     }
 
-    fn record_bytes(&self) -> usize {
+    pub fn record_bytes(&self) -> usize {
         self.work.as_ref().map_or(0, |work| work.record_bytes())
     }
 

@@ -23,8 +23,9 @@ pub mod operation;
 mod plan;
 #[cfg(all(test, feature = "planted"))]
 mod planted;
+pub mod rejoin;
 mod scope;
-pub mod settings;
+mod settings;
 pub mod stats;
 pub mod status;
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Places for small tables: of each size one for every segment.
 //!
-//! `Memory` has it, tables ask it under the index's exclusive lock. Tables double while they are small, and all do at about the
-//! same time: so one mapping holds all of one size, each segment's at a place of its own, and its pages go when those who have
-//! their places there have grown out of them. From malloc they would come at the price of a call into the kernel for nearly each: in other threads
-//! than the first, glibc's heap grows by single pages (`mprotect`), which waits for whoever holds the process's memory map.
-//! Must never give a place twice.
+//! `Memory` has it, tables ask it under the index's exclusive lock. Tables double while they are small, and all do at about
+//! the same time: so one mapping holds all of one size, each segment's at a place of its own, and its pages go when those
+//! who have their places there have grown out of them. From malloc they would come at the price of a call into the kernel
+//! for nearly each: in other threads than the first, glibc's heap grows by single pages (`mprotect`), and that waits for
+//! whoever holds the process's memory map. Must never give a place twice.
 
 use super::SEGMENTS;
 use super::line::Line;
@@ -47,7 +47,7 @@ fn size_of_lines(lines: usize) -> usize {
 /// The first line of a segment's place among those of its size. Segment s has up to 2^`size` * (1 + s / SEGMENTS) lines,
 /// so this is the sum of that for those before it.
 fn first_line(size: usize, segment: usize) -> usize {
-    (segment << size) + (segment * segment.saturating_sub(1) << size).div_ceil(2 * SEGMENTS)
+    (segment << size) + ((segment * segment.saturating_sub(1)) << size).div_ceil(2 * SEGMENTS)
 }
 
 /// Where in the mapping of its size the places of a group begin and end.
