@@ -136,6 +136,12 @@ pub enum Bug {
     WorkerAsleep = 60,
     /// Batches of reads go ahead of every write.
     ReadsPassAll = 64,
+    /// What is added by a token goes into whatever batch has the basin now.
+    BasinOfAnother = 65,
+    /// A batch whose handle was destroyed still takes operations by its token.
+    BasinNotShut = 66,
+    /// A handle shows where its batch is filled without an order between making that place and looking.
+    BesideWithoutOrder = 67,
     /// A record's lengths are believed without looking where the bytes end.
     RecordEndBelieved = 70,
     /// What a packed value says of its length is believed, whatever its bytes can unpack to.

@@ -15,13 +15,13 @@ pub mod shaken;
 pub mod watch;
 
 #[cfg(not(kv_model))]
-pub use brief::BriefLock;
-#[cfg(kv_model)]
-pub use modelled::Mutex as BriefLock;
+pub use brief::{BriefGuard, BriefLock};
 #[cfg(kv_model)]
 pub(crate) use modelled::thread_local;
 #[cfg(kv_model)]
 pub use modelled::{Condvar, JoinHandle, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic, sleep, yield_now};
+#[cfg(kv_model)]
+pub use modelled::{Mutex as BriefLock, MutexGuard as BriefGuard};
 pub use once::{LazyLock, OnceLock};
 #[cfg(all(not(test), not(kv_model)))]
 pub use parking_lot::{Mutex, RwLock};

@@ -1,10 +1,11 @@
 //! A batch, from its creation to its end.
 //!
 //! The context is shared (the caller's handle, the lane, threads that wait); its `Work` is owned: by the context while
-//! it is pending or has ended, by an executor in between. Lock order: a context's state, then what is being filled, then the
-//! lane's queue.
+//! it is pending (in its basin, see `filling`) or has ended, by an executor in between. Lock order: a context's state, then the
+//! basin, then the lane's queue.
 
 use super::deliver::Delivery;
+use super::filling::{Basin, Content, Filling, Open};
 use super::fork;
 use super::lane::{Entry, Lane, Place};
 use super::manager::Manager;
@@ -19,7 +20,7 @@ use crate::base::error::{Error, Result};
 use crate::base::limits::BATCH_OPS_MAX;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use crate::base::sync::{Arc, BriefLock, Condvar, Mutex, MutexGuard, OnceLock};
+use crate::base::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock};
 use crate::engine::BatchId;
 use std::time::Instant;
 
@@ -31,27 +32,12 @@ pub struct Context {
     pub(super) manager: Arc<Manager>,
     pub(super) edge: &'static dyn Edge,
     pub(super) edge_tag: AtomicUsize,
-    max_ops: usize,
     /// The state's status, to be read without the lock.
     status: AtomicU8,
-    filling: BriefLock<Filling>,
+    basin: &'static Basin,
     pub(super) state: Mutex<State>,
     pub(super) changed: Condvar,
 }
-
-/// What adding touches: nothing else, for it is done once per operation.
-struct Filling {
-    /// Here while pending.
-    work: Option<Box<Work>>,
-    /// Operations that were added since the statistics were reset.
-    added: u64,
-    /// What the manager was told that this batch holds, in bytes: more than it does, by less than `HELD_STEP`.
-    told: usize,
-}
-
-/// While a batch is filled its manager learns what it holds in steps of so many bytes: once per operation would cost each
-/// as much as copying it.
-const HELD_STEP: usize = 4 << 10;
 
 pub(super) struct State {
     pub status: Status,
@@ -75,6 +61,16 @@ pub(super) struct State {
 impl Context {
     /// A new batch for at most `max_ops` operations (0: as configured). `edge` gets its results.
     pub fn create(manager: &Arc<Manager>, max_ops: usize, edge: &'static dyn Edge) -> Result<Arc<Context>> {
+        Context::create_in(Basin::take, manager, max_ops, edge)
+    }
+
+    /// The same, filled in a basin that no other batch has.
+    pub fn create_in(
+        basin: impl FnOnce() -> Result<&'static Basin>,
+        manager: &Arc<Manager>,
+        max_ops: usize,
+        edge: &'static dyn Edge,
+    ) -> Result<Arc<Context>> {
         let max_ops = if max_ops == 0 { manager.settings().max_batch_size } else { max_ops };
         if max_ops > BATCH_OPS_MAX {
             return Err(Error::new(
@@ -82,7 +78,9 @@ impl Context {
                 format!("a batch of {max_ops} operations: use at most KV_ASYNC_BATCH_MAX_SIZE ({BATCH_OPS_MAX})"),
             ));
         }
-        let work = manager.new_work(max_ops)?;
+        let open = Open { tag: 0, work: manager.new_work(max_ops)?, max_ops, manager: Arc::clone(manager) };
+        let basin = basin()?;
+        basin.lock().open = Some(open);
         let state = State {
             status: Status::Pending,
             work: None,
@@ -105,9 +103,8 @@ impl Context {
             manager: Arc::clone(manager),
             edge,
             edge_tag: AtomicUsize::new(0),
-            max_ops,
             status: AtomicU8::new(Status::Pending as u8),
-            filling: BriefLock::new(Filling { work: Some(work), added: 0, told: 0 }),
+            basin,
             state: Mutex::new(state),
             changed: Condvar::new(),
         });
@@ -115,9 +112,27 @@ impl Context {
         Ok(context)
     }
 
-    /// Names this batch for the edge.
+    /// Names this batch for the edge, which may from now on add to it by way of its basin.
     pub fn set_edge_tag(&self, tag: usize) {
         self.edge_tag.store(tag, Ordering::Release);
+        if let Some(open) = &mut self.basin.lock().open {
+            open.tag = tag;
+        }
+    }
+
+    /// The edge's name for this batch is good no more: nothing is added by it.
+    pub fn shut(&self) {
+        if fork::is_forked_child() || planted(Bug::BasinNotShut) {
+            return; // in such a child nothing is added at all, and threads that do not exist there may hold the lock for ever
+        }
+        if let Some(open) = &mut self.basin.lock().open {
+            open.tag = 0;
+        }
+    }
+
+    /// Where it is filled. For the edge, to be asked for `filling_of` its tag, also when the batch is gone.
+    pub fn basin(&self) -> &'static Basin {
+        self.basin
     }
 
     pub(super) fn id(&self) -> u64 {
@@ -148,54 +163,41 @@ impl Context {
         Status::from_number(self.status.load(Ordering::Acquire).into()).unwrap_or(Status::Failed)
     }
 
+    /// The batch, to be added to; an error if it takes no more.
+    pub fn filling(&self) -> Result<Filling> {
+        self.basin.filling().ok_or_else(|| not_pending(self.status(), "takes no more operations: create another batch"))
+    }
+
     /// Adds an operation; key and value are copied. What is refused leaves the batch as it was.
     pub fn add(&self, kind: OpKind, key: &[u8], value: &[u8], hook: Hook) -> Result<()> {
-        self.add_expiring(kind, key, value, None, hook)
+        self.filling()?.add(kind, key, value, hook)
     }
 
     /// The same for a PUT or UPDATE whose key is no longer there from `expiry_ms` on, in milliseconds since 1970.
+    #[cfg(test)]
     pub fn add_expiring(&self, kind: OpKind, key: &[u8], value: &[u8], expiry_ms: Option<u64>, hook: Hook) -> Result<()> {
-        if expiry_ms.is_some() && !matches!(kind, OpKind::Put | OpKind::Update) {
-            return Err(Error::new(Code::INVALID_PARAM, "only what is put can expire: leave the expiry out"));
-        }
-        let mut filling = self.filling.lock();
-        let Filling { work: Some(work), added, told } = &mut *filling else {
-            drop(filling);
-            return Err(not_pending(self.status(), "takes no more operations: create another batch"));
-        };
-        if work.ops.len() >= self.max_ops {
-            return Err(batch_full(self.max_ops));
-        }
-        work.add(self.settings(), kind, key, value, expiry_ms, hook)?;
-        let held = work.held_bytes();
-        *added += 1;
-        if held > *told {
-            let tell = held.next_multiple_of(HELD_STEP);
-            self.manager.note_held(*told, tell);
-            *told = tell;
-        }
-        Ok(())
+        self.filling()?.add_expiring(kind, key, value, expiry_ms, hook)
     }
 
     /// Takes the batch out of filling, for good; `None` if that has been done.
     fn take_filled(&self, state: &mut State) -> Option<Box<Work>> {
-        let mut filling = self.filling.lock();
-        let work = filling.work.take()?;
-        self.end_filling(state, &mut filling, work.held_bytes());
+        let mut basin = self.basin.lock();
+        let work = basin.open.take()?.work;
+        self.end_filling(state, &mut basin, work.held_bytes());
         Some(work)
     }
 
     /// From here on the state says what the batch holds.
-    fn end_filling(&self, state: &mut State, filling: &mut Filling, held: usize) {
-        self.manager.note_held(std::mem::take(&mut filling.told), held);
+    fn end_filling(&self, state: &mut State, basin: &mut Content, held: usize) {
+        self.manager.note_held(std::mem::take(&mut basin.told), held);
         state.held_bytes = held;
         state.held_bytes_peak = state.held_bytes_peak.max(held);
     }
 
     /// Bytes that the manager was told too many, for it to take off.
     pub(super) fn held_too_much(&self) -> usize {
-        let filling = self.filling.lock();
-        filling.work.as_ref().map_or(0, |work| filling.told - work.held_bytes())
+        let basin = self.basin.lock();
+        basin.open.as_ref().map_or(0, |open| basin.told - open.work.held_bytes())
     }
 
     fn note_held(&self, state: &mut State, held: usize) {
@@ -208,17 +210,18 @@ impl Context {
     pub fn submit(self: &Arc<Self>, complete: CompleteHook) -> Result<()> {
         let began = Instant::now();
         let mut state = self.state.lock();
-        let mut filling = self.filling.lock(); // until it is clear whether it goes: a refused submit changes nothing for those who add
-        let Some(mut work) = filling.work.take() else {
+        let mut basin = self.basin.lock(); // until it is clear whether it goes: a refused submit changes nothing for those who add
+        let Some(mut open) = basin.open.take() else {
             return Err(not_pending(self.status(), "cannot be submitted (again): create another batch"));
         };
-        let lane = match self.ready_to_submit(&mut work) {
+        let lane = match self.ready_to_submit(&mut open.work) {
             Ok(lane) => lane,
             Err(error) => {
-                filling.work = Some(work);
+                basin.open = Some(open);
                 return Err(error);
             }
         };
+        let mut work = open.work;
         let held = work.held_bytes();
         work.complete = complete;
         let operations = work.ops.len() as u64;
@@ -237,11 +240,11 @@ impl Context {
             self.manager.leave_flight();
             state.status = Status::Pending;
             self.status.store(Status::Pending as u8, Ordering::Release);
-            filling.work = entry.work.take();
+            basin.open = entry.work.take().map(|work| Open { work, ..open });
             return Err(error);
         }
-        self.end_filling(&mut state, &mut filling, held);
-        drop(filling);
+        self.end_filling(&mut state, &mut basin, held);
+        drop(basin);
         let took = began.elapsed().as_nanos() as u64;
         state.tally.submit(operations, began, took);
         self.manager.tally(|tally| tally.submit(operations, began, took));
@@ -376,13 +379,13 @@ impl Context {
         let mut state = self.state.lock();
         state.tally = Tally::default();
         state.held_bytes_peak = self.filled(&state).1;
-        self.filling.lock().added = 0;
+        self.basin.lock().added = 0;
     }
 
     /// Operations that were added, and bytes that the batch holds.
     fn filled(&self, state: &State) -> (u64, usize) {
-        let filling = self.filling.lock();
-        (filling.added, filling.work.as_ref().map_or(state.held_bytes, |work| work.held_bytes()))
+        let basin = self.basin.lock();
+        (basin.added, basin.open.as_ref().map_or(state.held_bytes, |open| open.work.held_bytes()))
     }
 
     /// Names and values of everything else that is counted, for printing.
@@ -394,8 +397,8 @@ impl Context {
     pub fn destroy(self: &Arc<Self>) {
         if fork::is_forked_child() {
             // Threads that do not exist here may hold the lock for ever: free what can be had, leave the rest.
-            if let Some(mut filling) = self.filling.try_lock() {
-                drop(filling.work.take());
+            if let Some(mut basin) = self.basin.try_lock() {
+                drop(basin.open.take());
             }
             if let Some(mut state) = self.state.try_lock() {
                 drop(state.work.take());
@@ -422,12 +425,10 @@ impl Context {
     }
 }
 
-#[cold]
-fn batch_full(max_ops: usize) -> Error {
-    Error::new(
-        Code::BATCH_FULL,
-        format!("the batch holds {max_ops} operations, as many as it was created for: submit it and create another"),
-    )
+impl Drop for Context {
+    fn drop(&mut self) {
+        self.basin.give_back();
+    }
 }
 
 #[cold]

@@ -8,6 +8,7 @@
 pub mod context;
 mod deliver;
 mod execute;
+mod filling;
 pub mod fork;
 mod grouping;
 #[cfg(test)]
@@ -34,6 +35,7 @@ mod wait;
 mod work;
 
 pub use context::Context;
+pub use filling::{Basin, Filling};
 pub use manager::Manager;
 pub use memory::Allocator;
 pub use operation::{CompleteHook, Edge, Hook, OpKind, OpView};

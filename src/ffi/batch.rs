@@ -68,10 +68,10 @@ pub unsafe extern "C" fn kv_async_batch_put(
     user_data: *mut c_void,
 ) -> c_int {
     guard::code(c"kv_async_batch_put", || {
-        let context = handle::context(ctx)?;
+        let filling = handle::filling(ctx)?;
         // SAFETY: the caller's promise (see `arg`), for both.
         let (key, value) = unsafe { (arg::key(key, key_len)?, arg::value(value, value_len)?) };
-        context.add(OpKind::Put, key, value, hook(callback, user_data, 0, 0))
+        filling?.add(OpKind::Put, key, value, hook(callback, user_data, 0, 0))
     })
 }
 
@@ -109,11 +109,11 @@ pub unsafe extern "C" fn kv_async_batch_get(
     user_data: *mut c_void,
 ) -> c_int {
     guard::code(c"kv_async_batch_get", || {
-        let context = handle::context(ctx)?;
+        let filling = handle::filling(ctx)?;
         // SAFETY: the caller's promise (see `arg`).
         let key = unsafe { arg::key(key, key_len) }?;
         let hook = hook(callback, user_data, value.expose_provenance(), value_len.expose_provenance());
-        context.add(OpKind::Get, key, &[], hook)
+        filling?.add(OpKind::Get, key, &[], hook)
     })
 }
 
@@ -137,10 +137,10 @@ pub unsafe extern "C" fn kv_async_batch_delete(
     user_data: *mut c_void,
 ) -> c_int {
     guard::code(c"kv_async_batch_delete", || {
-        let context = handle::context(ctx)?;
+        let filling = handle::filling(ctx)?;
         // SAFETY: the caller's promise (see `arg`).
         let key = unsafe { arg::key(key, key_len) }?;
-        context.add(OpKind::Delete, key, &[], hook(callback, user_data, 0, 0))
+        filling?.add(OpKind::Delete, key, &[], hook(callback, user_data, 0, 0))
     })
 }
 

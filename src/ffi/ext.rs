@@ -92,10 +92,10 @@ pub unsafe extern "C" fn kv_async_batch_update(
     user_data: *mut c_void,
 ) -> c_int {
     guard::code(c"kv_async_batch_update", || {
-        let context = handle::context(ctx)?;
+        let filling = handle::filling(ctx)?;
         // SAFETY: the caller's promise (see `arg`), for both.
         let (key, value) = unsafe { (arg::key(key, key_len)?, arg::value(value, value_len)?) };
-        context.add(OpKind::Update, key, value, hook(callback, user_data, 0, 0))
+        filling?.add(OpKind::Update, key, value, hook(callback, user_data, 0, 0))
     })
 }
 
@@ -127,10 +127,10 @@ pub unsafe extern "C" fn kv_async_batch_put_expiring(
     user_data: *mut c_void,
 ) -> c_int {
     guard::code(c"kv_async_batch_put_expiring", || {
-        let context = handle::context(ctx)?;
+        let filling = handle::filling(ctx)?;
         // SAFETY: the caller's promise (see `arg`), for both.
         let (key, value) = unsafe { (arg::key(key, key_len)?, arg::value(value, value_len)?) };
-        context.add_expiring(OpKind::Put, key, value, Some(expiry_ms), hook(callback, user_data, 0, 0))
+        filling?.add_expiring(OpKind::Put, key, value, Some(expiry_ms), hook(callback, user_data, 0, 0))
     })
 }
 
@@ -149,7 +149,7 @@ pub extern "C" fn kv_async_batch_sync(
     callback: kv_async_batch_callback_t,
     user_data: *mut c_void,
 ) -> c_int {
-    guard::code(c"kv_async_batch_sync", || handle::context(ctx)?.add(OpKind::Sync, &[], &[], hook(callback, user_data, 0, 0)))
+    guard::code(c"kv_async_batch_sync", || handle::filling(ctx)??.add(OpKind::Sync, &[], &[], hook(callback, user_data, 0, 0)))
 }
 
 /// The name of a batch, to be kept where it outlives a crash: kv_async_batch_manager_get_outcome() takes it later.

@@ -4,7 +4,7 @@ use super::*;
 use crate::base::models::{all_ways, holds_but_for};
 use crate::base::planted::Bug;
 use crate::base::sync::{spawn, watch};
-use crate::batch::Settings;
+use crate::batch::{Hook, OpKind, Settings};
 use std::sync::atomic::AtomicUsize as Plain;
 
 /// An object that says whom it belongs to, and notes its end.
@@ -19,8 +19,8 @@ impl Drop for Thing {
     }
 }
 
-fn table<T: Send + Sync>(kind: usize) -> &'static Table<T> {
-    let table: &'static Table<T> = Box::leak(Box::new(Table::new(kind)));
+fn table<T: Send + Sync, B: Sync>(kind: usize) -> &'static Table<T, B> {
+    let table: &'static Table<T, B> = Box::leak(Box::new(Table::new(kind)));
     table.touch();
     table
 }
@@ -36,7 +36,7 @@ impl House {
     }
 
     fn insert(&self, number: usize) -> usize {
-        self.table.insert(Arc::new(Thing { number, drops: Arc::clone(&self.drops) })).expect("room")
+        self.table.insert(Arc::new(Thing { number, drops: Arc::clone(&self.drops) }), &()).expect("room")
     }
 
     fn drops(&self, number: usize) -> usize {
@@ -130,7 +130,7 @@ fn two_inserts() {
     let house = House::new();
     let (table, drops) = (house.table, Arc::clone(&house.drops));
     let other = spawn("inserts", move || {
-        let token = table.insert(Arc::new(Thing { number: 1, drops: Arc::clone(&drops) })).expect("room");
+        let token = table.insert(Arc::new(Thing { number: 1, drops: Arc::clone(&drops) }), &()).expect("room");
         look(table, token, 1, &drops);
         drop(table.close(token).expect("open"));
     });
@@ -155,10 +155,14 @@ impl crate::batch::Edge for Silent {
     fn write_out(&self, _: &crate::batch::Hook, _: Option<&[u8]>) {}
 }
 
+fn manager(managers: &'static Table<Manager>) -> usize {
+    managers.insert(Manager::create(Settings::default(), b"memory:").expect("created"), &()).expect("room")
+}
+
 /// A batch is created while its manager is destroyed: one of the two takes its handle out of use.
 fn create_against_destroy() {
-    let (managers, contexts) = (table::<Manager>(3), table::<Context>(5));
-    let token = managers.insert(Manager::create(Settings::default(), b"memory:").expect("created")).expect("room");
+    let (managers, contexts) = (table::<Manager, ()>(3), table::<Context, Basin>(5));
+    let token = manager(managers);
     let destroys = spawn("destroys", move || {
         let closing = closed(managers, token).expect("open");
         closing.contexts().into_iter().for_each(|tag| drop(contexts.close(tag)));
@@ -177,6 +181,78 @@ fn create_against_destroy() {
 #[test]
 fn a_batch_does_not_outlive_its_manager() {
     holds_but_for(&[(Bug::FenceLeftOut, "has outlived")], || all_ways(5, create_against_destroy));
+}
+
+fn put(filling: Filling) {
+    filling.add(OpKind::Put, b"k", b"v", Hook::default()).expect("added");
+}
+
+/// Somebody adds by a token while its batch is destroyed and the basin goes to the next one.
+fn add_against_next_batch() {
+    let (managers, contexts) = (table::<Manager, ()>(3), table::<Context, Basin>(5));
+    let manager = managers.pin(manager(managers)).expect("open");
+    let basin = Basin::make().expect("memory");
+    let create = || Context::create_in(|| Ok(basin), &manager, 0, &Silent).expect("created");
+    let old = give_in(contexts, create(), &manager).expect("room");
+    let adds = spawn("adds", move || contexts.beside(old).and_then(|basin| basin.filling_of(old)).into_iter().for_each(put));
+    let closing = closed_context(contexts, old).expect("open");
+    closing.destroy();
+    drop(closing);
+    let new = give_in(contexts, create(), &manager).expect("room");
+    adds.expect("started").join().expect("added");
+    assert_eq!(contexts.pin(new).expect("open").stats().total_operations, 0, "what was added has gone astray");
+    assert!(filling_in(contexts, old).is_none(), "the handle was destroyed");
+    filling_in(contexts, new).expect("open").into_iter().for_each(put);
+    assert_eq!(contexts.pin(new).expect("open").stats().total_operations, 1);
+}
+
+#[test]
+fn nothing_is_added_to_another_batch() {
+    holds_but_for(&[(Bug::BasinOfAnother, "gone astray")], || all_ways(4, add_against_next_batch));
+}
+
+/// Two add to a batch whose handle goes while its batch stays: what they add is there, and nothing comes after.
+fn add_against_close() {
+    let (managers, contexts) = (table::<Manager, ()>(3), table::<Context, Basin>(5));
+    let manager = managers.pin(manager(managers)).expect("open");
+    let context = Context::create(&manager, 0, &Silent).expect("created");
+    let token = give_in(contexts, Arc::clone(&context), &manager).expect("room");
+    let added = Arc::new(Plain::new(0));
+    let counted = Arc::clone(&added);
+    let adds = spawn("adds", move || {
+        if let Some(Ok(filling)) = filling_in(contexts, token) {
+            put(filling);
+            counted.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    put(filling_in(contexts, token).expect("open").expect("pending"));
+    drop(closed_context(contexts, token));
+    assert!(filling_in(contexts, token).is_none(), "it was closed, and takes operations");
+    adds.expect("started").join().expect("added");
+    assert_eq!(context.stats().total_operations as usize, 1 + added.load(Ordering::Relaxed));
+}
+
+#[test]
+fn a_closed_batch_takes_nothing() {
+    holds_but_for(&[(Bug::BasinNotShut, "takes operations")], || all_ways(4, add_against_close));
+}
+
+/// A token goes to another thread by a way that keeps no order, and that one adds.
+fn create_and_hand_over() {
+    let (managers, contexts) = (table::<Manager, ()>(3), table::<Context, Basin>(5));
+    let manager = managers.pin(manager(managers)).expect("open");
+    let create = || give_in(contexts, Context::create(&manager, 0, &Silent).expect("created"), &manager).expect("room");
+    drop(closed_context(contexts, create())); // so that the slot is there
+    let place = Arc::new(crate::base::sync::atomic::AtomicUsize::new(0));
+    let there = Arc::clone(&place);
+    let adds = spawn("adds", move || filling_in(contexts, there.load(Ordering::Relaxed)).into_iter().flatten().for_each(put));
+    place.store(create(), Ordering::Relaxed);
+    adds.expect("started").join().expect("added");
+}
+
+#[test]
+fn a_basin_is_seen_whole_however_its_token_travels() {
+    holds_but_for(&[(Bug::BesideWithoutOrder, "Causality")], || all_ways(4, create_and_hand_over));
 }
 
 #[test]

@@ -39,10 +39,12 @@ const _: () = assert!(FIRST * ((1 << SEGMENTS) - 1) <= INDEX_MASK + 1, "every in
 
 /// On a cache line of its own: threads that fill different batches must not slow each other down.
 #[repr(align(64))]
-struct Slot<T> {
+struct Slot<T, B: 'static> {
     state: AtomicU64,
     /// Touched while OPEN by those who hold a pin, else only by the one who changes the state from or to free.
     object: UnsafeCell<Option<Arc<T>>>,
+    /// What was last laid beside an object here; null: nothing yet.
+    beside: AtomicPtr<B>,
     /// Index + 1 of the next free slot; used while this one is free, under the lock.
     next_free: AtomicU32,
 }
@@ -54,18 +56,18 @@ struct Free {
     used: usize,
 }
 
-/// See the top of this file.
-pub(super) struct Table<T: 'static> {
+/// See the top of this file. Beside each object may lie something that lives for ever: who asks for that needs no pin.
+pub(super) struct Table<T: 'static, B: 'static = ()> {
     kind: usize,
-    segments: [AtomicPtr<Slot<T>>; SEGMENTS],
+    segments: [AtomicPtr<Slot<T, B>>; SEGMENTS],
     free: Mutex<Free>,
 }
 
 // SAFETY: objects go in by value, come out as shared references to several threads, and may be dropped by any of them:
-// `Arc<T>` asks for `Send + Sync` and no more. All else is atomic or under the lock.
-unsafe impl<T: Send + Sync> Sync for Table<T> {}
+// `Arc<T>` asks for `Send + Sync` and no more; what lies beside them is shared. All else is atomic or under the lock.
+unsafe impl<T: Send + Sync, B: Sync> Sync for Table<T, B> {}
 
-impl<T: Send + Sync> Table<T> {
+impl<T: Send + Sync, B: Sync> Table<T, B> {
     pub(super) const fn new(kind: usize) -> Self {
         Table { kind, segments: [const { AtomicPtr::new(ptr::null_mut()) }; SEGMENTS], free: Mutex::new(Free { head: 0, used: 0 }) }
     }
@@ -85,7 +87,7 @@ impl<T: Send + Sync> Table<T> {
     }
 
     #[inline(always)]
-    fn slot(&'static self, index: usize) -> Option<&'static Slot<T>> {
+    fn slot(&'static self, index: usize) -> Option<&'static Slot<T, B>> {
         let (segment, place) = Self::locate(index);
         let start = self.segments.get(segment)?.load(Ordering::Acquire);
         watch::read(start);
@@ -95,7 +97,7 @@ impl<T: Send + Sync> Table<T> {
 
     /// The slot that a token names, if it names one, and the state that it has while the token is good.
     #[inline(always)]
-    fn decode(&'static self, token: usize) -> Option<(&'static Slot<T>, usize, u64)> {
+    fn decode(&'static self, token: usize) -> Option<(&'static Slot<T, B>, usize, u64)> {
         if token >> KIND_SHIFT != self.kind || token & ((1 << INDEX_SHIFT) - 1) != 0 {
             return None;
         }
@@ -105,7 +107,7 @@ impl<T: Send + Sync> Table<T> {
     }
 
     #[inline(always)]
-    pub(super) fn pin(&'static self, token: usize) -> Option<Pinned<T>> {
+    pub(super) fn pin(&'static self, token: usize) -> Option<Pinned<T, B>> {
         let (slot, index, generation) = self.decode(token)?;
         // The pin comes first: from then on the slot cannot be emptied. If it turns out to be no good it is taken back.
         let state = slot.state.fetch_add(1, order(Bug::PinWithoutOrder, Ordering::Acquire));
@@ -114,7 +116,18 @@ impl<T: Send + Sync> Table<T> {
         (state & told_apart == (generation | OPEN) & told_apart).then_some(pinned)
     }
 
-    pub(super) fn close(&'static self, token: usize) -> Option<Closing<T>> {
+    /// What lies beside the object that a token names; or lay, or will lie, beside another in its slot: whoever asks must see
+    /// for himself whose it is.
+    #[inline(always)]
+    pub(super) fn beside(&'static self, token: usize) -> Option<&'static B> {
+        let (slot, ..) = self.decode(token)?;
+        let beside = slot.beside.load(order(Bug::BesideWithoutOrder, Ordering::Acquire));
+        watch::read(beside);
+        // SAFETY: null, or made of a reference to what lives for ever.
+        unsafe { beside.as_ref() }
+    }
+
+    pub(super) fn close(&'static self, token: usize) -> Option<Closing<T, B>> {
         let (slot, index, generation) = self.decode(token)?;
         let close = |state| (state & (GENERATION | OPEN | ENDING) == generation | OPEN).then_some((state | ENDING) + 1);
         slot.state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, close).ok()?;
@@ -139,12 +152,13 @@ impl<T: Send + Sync> Table<T> {
         Error::new(Code::INVALID_PARAM, format!("{name} {why}: pass what {maker} returned, until it is destroyed"))
     }
 
-    pub(super) fn insert(&'static self, object: Arc<T>) -> Result<usize> {
+    pub(super) fn insert(&'static self, object: Arc<T>, beside: &'static B) -> Result<usize> {
         let index = self.take_slot()?;
         let slot = self.slot(index).ok_or_else(full)?;
         watch::written(slot.object.get());
         // SAFETY: the slot was free and is ours alone: it is in no list, and no token for it is good yet.
         unsafe { *slot.object.get() = Some(object) };
+        slot.beside.store(ptr::from_ref(beside).cast_mut(), Ordering::Release);
         // Release: who finds it open finds the object. Pins that mistaken callers hold for a moment stay as they are.
         let state = slot.state.fetch_or(OPEN, Ordering::Release);
         Ok(self.kind << KIND_SHIFT | ((state >> 32) as usize) << GENERATION_SHIFT | index << INDEX_SHIFT)
@@ -173,7 +187,7 @@ impl<T: Send + Sync> Table<T> {
         Ok(index)
     }
 
-    fn make_segment(first_index: usize, length: usize) -> Result<*mut Slot<T>> {
+    fn make_segment(first_index: usize, length: usize) -> Result<*mut Slot<T, B>> {
         let mut slots = Vec::new();
         slots
             .try_reserve_exact(length)
@@ -181,6 +195,7 @@ impl<T: Send + Sync> Table<T> {
         slots.extend((first_index..first_index + length).map(|index| Slot {
             state: AtomicU64::new(u64::from(first_generation(index)) << 32),
             object: UnsafeCell::new(None),
+            beside: AtomicPtr::new(ptr::null_mut()),
             next_free: AtomicU32::new(0),
         }));
         Ok(slots.leak().as_mut_ptr())
@@ -188,7 +203,7 @@ impl<T: Send + Sync> Table<T> {
 
     /// Empties a slot that is going (nobody has a pin on it), unless another thread is quicker.
     #[cold]
-    fn empty(&'static self, slot: &'static Slot<T>, index: usize, state: u64) {
+    fn empty(&'static self, slot: &'static Slot<T, B>, index: usize, state: u64) {
         let generation = ((state >> 32) as u32).wrapping_add(1);
         let fresh = u64::from(generation) << 32;
         let taken = slot.state.compare_exchange(state, fresh, Ordering::AcqRel, Ordering::Relaxed);
@@ -223,20 +238,20 @@ fn first_generation(index: usize) -> u32 {
 }
 
 /// An object that stays while this lives, whoever destroys its handle meanwhile.
-pub struct Pinned<T: Send + Sync + 'static> {
-    table: &'static Table<T>,
-    slot: &'static Slot<T>,
+pub struct Pinned<T: Send + Sync + 'static, B: Sync + 'static = ()> {
+    table: &'static Table<T, B>,
+    slot: &'static Slot<T, B>,
     index: usize,
 }
 
-impl<T: Send + Sync> Pinned<T> {
+impl<T: Send + Sync, B: Sync> Pinned<T, B> {
     /// Whether somebody has begun to destroy it.
     pub(super) fn is_closing(&self) -> bool {
         self.slot.state.load(Ordering::Relaxed) & ENDING != 0
     }
 }
 
-impl<T: Send + Sync> Drop for Pinned<T> {
+impl<T: Send + Sync, B: Sync> Drop for Pinned<T, B> {
     #[inline(always)]
     fn drop(&mut self) {
         let state = self.slot.state.fetch_sub(1, order(Bug::UnpinnedTooEarly, Ordering::Release));
@@ -246,7 +261,7 @@ impl<T: Send + Sync> Drop for Pinned<T> {
     }
 }
 
-impl<T: Send + Sync> Deref for Pinned<T> {
+impl<T: Send + Sync, B: Sync> Deref for Pinned<T, B> {
     type Target = Arc<T>;
 
     #[inline(always)]
@@ -262,9 +277,9 @@ impl<T: Send + Sync> Deref for Pinned<T> {
 }
 
 /// An object whose handle is being destroyed by us. It still answers (callbacks may ask) until this is dropped.
-pub struct Closing<T: Send + Sync + 'static>(Pinned<T>);
+pub struct Closing<T: Send + Sync + 'static, B: Sync + 'static = ()>(Pinned<T, B>);
 
-impl<T: Send + Sync> Closing<T> {
+impl<T: Send + Sync, B: Sync> Closing<T, B> {
     /// Takes the handle out of use and keeps the object for ever: not even its clean-up may run.
     pub fn abandon(self) {
         self.0.slot.state.fetch_and(!OPEN, Ordering::AcqRel);
@@ -272,13 +287,13 @@ impl<T: Send + Sync> Closing<T> {
     }
 }
 
-impl<T: Send + Sync> Drop for Closing<T> {
+impl<T: Send + Sync, B: Sync> Drop for Closing<T, B> {
     fn drop(&mut self) {
         self.0.slot.state.fetch_and(!OPEN, Ordering::AcqRel); // the pin goes next, with the field
     }
 }
 
-impl<T: Send + Sync> Deref for Closing<T> {
+impl<T: Send + Sync, B: Sync> Deref for Closing<T, B> {
     type Target = Arc<T>;
 
     fn deref(&self) -> &Arc<T> {
@@ -312,8 +327,8 @@ mod tests {
     #[test]
     fn stale_forged_and_foreign_tokens_are_told_apart() {
         let table = table();
-        let a = table.insert(thing(1)).unwrap();
-        let b = table.insert(thing(2)).unwrap();
+        let a = table.insert(thing(1), &()).unwrap();
+        let b = table.insert(thing(2), &()).unwrap();
         assert_eq!((table.pin(a).unwrap().0, table.pin(b).unwrap().0), (1, 2));
         assert_eq!((a & 15, a >> 60), (0, 9));
         for forged in [0, 1, a + 1, a + 8, a + 16, b + 16, a ^ 1 << 63, a ^ 1 << 40, usize::MAX, &raw const a as usize] {
@@ -322,7 +337,7 @@ mod tests {
         }
         drop(table.close(a).unwrap());
         assert!(table.pin(a).is_none() && table.close(a).is_none());
-        let c = table.insert(thing(3)).unwrap();
+        let c = table.insert(thing(3), &()).unwrap();
         assert_eq!((c >> INDEX_SHIFT) & INDEX_MASK, (a >> INDEX_SHIFT) & INDEX_MASK, "slots are used again");
         assert!(c != a && table.pin(a).is_none() && table.pin(c).unwrap().0 == 3);
     }
@@ -330,7 +345,7 @@ mod tests {
     #[test]
     fn an_object_goes_with_its_last_pin() {
         let (table, dropped) = (table(), Arc::new(AtomicUsize::new(0)));
-        let token = table.insert(Arc::new(Thing(7, Some(Arc::clone(&dropped))))).unwrap();
+        let token = table.insert(Arc::new(Thing(7, Some(Arc::clone(&dropped)))), &()).unwrap();
         let pinned = table.pin(token).unwrap();
         let closing = table.close(token).unwrap();
         assert!(pinned.is_closing() && table.close(token).is_none(), "only one may destroy it");
@@ -345,7 +360,7 @@ mod tests {
     #[test]
     fn an_abandoned_object_stays() {
         let (table, dropped) = (table(), Arc::new(AtomicUsize::new(0)));
-        let token = table.insert(Arc::new(Thing(7, Some(Arc::clone(&dropped))))).unwrap();
+        let token = table.insert(Arc::new(Thing(7, Some(Arc::clone(&dropped)))), &()).unwrap();
         table.close(token).unwrap().abandon();
         assert!(table.pin(token).is_none() && table.close(token).is_none());
         assert_eq!(dropped.load(Ordering::Relaxed), 0);
@@ -354,7 +369,7 @@ mod tests {
     #[test]
     fn many_objects_have_many_tokens() {
         let table = table();
-        let tokens: Vec<usize> = (0..1000).map(|n| table.insert(thing(n)).unwrap()).collect();
+        let tokens: Vec<usize> = (0..1000).map(|n| table.insert(thing(n), &()).unwrap()).collect();
         for (n, &token) in tokens.iter().enumerate() {
             assert_eq!(table.pin(token).unwrap().0, n as u64);
         }
@@ -363,7 +378,7 @@ mod tests {
         }
         assert!(tokens.iter().all(|&token| table.pin(token).is_none()));
         for n in 0..1000 {
-            table.insert(thing(n)).unwrap();
+            table.insert(thing(n), &()).unwrap();
         }
         assert_eq!(table.free.lock().used, 1000);
     }
@@ -371,7 +386,7 @@ mod tests {
     #[test]
     fn a_slot_that_used_up_its_generations_rests() {
         let table = table();
-        let token = table.insert(thing(1)).unwrap();
+        let token = table.insert(thing(1), &()).unwrap();
         let (slot, index, _) = table.decode(token).unwrap();
         let last = u64::from(first_generation(index).wrapping_sub(1)) << 32;
         slot.state.store(last | OPEN, Ordering::Relaxed);
@@ -380,7 +395,7 @@ mod tests {
         slot.state.fetch_or(ENDING, Ordering::Relaxed);
         drop(closing);
         assert!(slot.state.load(Ordering::Relaxed) & (OPEN | ENDING | PINS) == 0);
-        assert_ne!((table.insert(thing(2)).unwrap() >> INDEX_SHIFT) & INDEX_MASK, index);
+        assert_ne!((table.insert(thing(2), &()).unwrap() >> INDEX_SHIFT) & INDEX_MASK, index);
     }
 
     /// Threads look up, destroy and create at once: nobody sees an object that is gone, each goes exactly once.
@@ -401,7 +416,7 @@ mod tests {
                             match random.below(4) {
                                 0 => {
                                     made += 1;
-                                    let new = table.insert(Arc::new(Thing(77, Some(Arc::clone(&dropped))))).unwrap();
+                                    let new = table.insert(Arc::new(Thing(77, Some(Arc::clone(&dropped)))), &()).unwrap();
                                     drop(table.close(place.swap(new, Ordering::Relaxed)));
                                 }
                                 1 => drop(table.close(place.load(Ordering::Relaxed))),
