@@ -13,13 +13,14 @@ use super::chunks::{Chunk, file_name};
 use super::commit::Staged;
 use super::compactor::Pace;
 use super::frame::{CHUNK_HEADER_LEN, LogEnd};
-use super::index::Place;
+use super::index::{Index, Place};
 use super::manifest::{self, Manifest};
 use super::pack::Packer;
+use super::scan::{Frames, Next, RUN_MAX, Run};
 use super::window::Window;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
-use crate::base::hash::KeyHash;
+use crate::base::hash::{KeyHash, LANES};
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
 use crate::base::planted::{Bug, planted};
@@ -31,7 +32,7 @@ use crate::engine::record::{Kind, Record, salt_sum};
 use crate::engine::{Commit, NO_BATCH, WriteOp, Writes};
 
 /// Bytes of records that are moved in one group.
-const GROUP_BYTES: usize = 1 << 20;
+const GROUP_BYTES: usize = 256 << 10;
 
 /// On a full disk, chunks that are filled to this share or less, in percent, are rewritten.
 const FULL_FILL_PERCENT: u64 = 90;
@@ -41,6 +42,13 @@ struct Limits {
     min_fill_percent: u64,
     /// There is only so much space, in bytes.
     room_bytes: Option<u64>,
+}
+
+/// Where records are moved from.
+struct From<'a> {
+    victim: &'a Chunk,
+    is_oldest: bool,
+    now_ms: u64,
 }
 
 /// Records on their way to the end of the log.
@@ -98,24 +106,22 @@ impl NativeEngine {
     /// Moves what must be kept to the end of the log; false if the chunk turned out to be damaged, or `go_on` said no.
     fn move_records(&self, victim: &Chunk, is_oldest: bool, go_on: &mut dyn FnMut(u64) -> bool) -> Result<bool> {
         let Some(end) = victim.end() else { return Ok(true) };
-        let now_ms = self.now_ms();
+        let from = From { victim, is_oldest, now_ms: self.now_ms() };
         let mut window = Window::new(&*victim.file, end.valid_bytes);
-        let mut frames = super::scan::Frames::new(victim.salt, end);
+        let mut frames = Frames::new(victim.salt, end);
         let mut moving = Moving::default();
         let mut packer = self.packer(victim)?;
         let mut pace = Pace::new(self.options.compaction_bytes_per_second);
+        let mut run = Run::default();
         loop {
-            let step = frames
-                .next_record(&mut window)
+            let next = frames
+                .next_run(&mut window, &mut run)
                 .map_err(|e| Error::from_io(format_args!("store {}: reading {} to compact it", self.path, file_name(victim.id)), &e))?;
-            let reached = match step {
-                super::scan::Step::Record { offset, bytes, record } => {
-                    self.consider(&mut moving, &mut packer, victim, offset, bytes, &record, is_oldest, now_ms)?;
-                    offset
-                }
-                super::scan::Step::End => break,
-                super::scan::Step::Damaged { .. } if planted(Bug::DamagedChunkDeleted) => break,
-                super::scan::Step::Damaged { offset } => {
+            match next {
+                Next::Run => self.consider(&mut moving, &mut packer, &from, &window, &run)?,
+                Next::End => break,
+                Next::Damaged { .. } if planted(Bug::DamagedChunkDeleted) => break,
+                Next::Damaged { offset } => {
                     victim.damaged.store(true, Ordering::Relaxed);
                     add(&self.counters.chunks_damaged, 1);
                     let file = file_name(victim.id);
@@ -126,12 +132,12 @@ impl NativeEngine {
                     log::write(log::Level::Error, "compact", &text);
                     return Ok(false);
                 }
-            };
+            }
             if moving.bytes.len() >= GROUP_BYTES {
                 let bytes = moving.bytes.len() as u64;
                 self.move_group(&mut moving)?;
                 self.keep_pace(&mut pace, bytes);
-                if !go_on(reached) {
+                if !go_on(run.places().last().map_or(0, |(offset, _)| *offset)) {
                     return Ok(false);
                 }
             }
@@ -141,32 +147,37 @@ impl NativeEngine {
         Ok(true)
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn consider(
-        &self,
-        moving: &mut Moving,
-        packer: &mut Packer,
-        victim: &Chunk,
-        offset: u64,
-        bytes: &[u8],
-        record: &Record<'_>,
-        is_oldest: bool,
-        now_ms: u64,
-    ) -> Result<()> {
-        let hash = self.hasher.hash(record.key);
-        let place = Place::new(victim.slot, offset, bytes.len());
-        let current = self.index.read().get(&hash);
-        let expired = record.has_expired(now_ms);
-        match (record.kind, current) {
-            (Kind::Put, Some(current)) if current == place && !expired => match packer.pack(record) {
-                Some(packed) => moving.add_packed(hash, &packed, place),
-                None => moving.add_copy(hash, bytes, victim.salt.at(offset), place),
-            },
-            // An expired put hides what is older, as a delete does: it becomes one.
-            (Kind::Put, Some(current)) if current == place => moving.add_delete(hash, record.key, Some(place)),
-            (Kind::Delete, None) if !is_oldest && !planted(Bug::TombstoneDropped) => moving.add_delete(hash, record.key, None),
-            _ => Ok(()),
+    /// Takes the records of a run along that must be kept.
+    fn consider(&self, moving: &mut Moving, packer: &mut Packer, from: &From<'_>, window: &Window<'_>, run: &Run) -> Result<()> {
+        let records: [_; RUN_MAX] = std::array::from_fn(|i| {
+            let (offset, len) = *run.places().get(i)?;
+            let bytes = window.held(offset, len)?;
+            Record::parse(bytes).ok().map(|(record, _)| (offset, bytes, record))
+        });
+        let key = |i: usize| records.get(i).and_then(Option::as_ref).map_or(&[][..], |(_, _, record)| record.key);
+        let mut hashes = [KeyHash::default(); RUN_MAX];
+        for (i, lanes) in hashes.chunks_exact_mut(LANES).enumerate().take(run.places().len().div_ceil(LANES)) {
+            lanes.copy_from_slice(&self.hasher.hash_lanes(std::array::from_fn(|lane| key(i * LANES + lane))));
         }
+        let places = look_up(&self.index.read(), &hashes[..run.places().len()]);
+        for ((found, hash), current) in records.iter().zip(&hashes).zip(places).take(run.places().len()) {
+            let Some((offset, bytes, record)) = found else {
+                return Err(Error::new(Code::UNKNOWN, "internal error: a record that was found good is gone"));
+            };
+            let place = Place::new(from.victim.slot, *offset, bytes.len());
+            let expired = record.has_expired(from.now_ms);
+            match (record.kind, current) {
+                (Kind::Put, Some(current)) if current == place && !expired => match packer.pack(record) {
+                    Some(packed) => moving.add_packed(*hash, &packed, place)?,
+                    None => moving.add_copy(*hash, bytes, from.victim.salt.at(*offset), place)?,
+                },
+                // An expired put hides what is older, as a delete does: it becomes one.
+                (Kind::Put, Some(current)) if current == place => moving.add_delete(*hash, record.key, Some(place))?,
+                (Kind::Delete, None) if !from.is_oldest && !planted(Bug::TombstoneDropped) => moving.add_delete(*hash, record.key, None)?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Commits what is still to be moved, at a moment when nothing else is in flight.
@@ -185,8 +196,13 @@ impl NativeEngine {
         let mut staged: Option<Result<Staged>> = None;
         let still_current = |kept: &mut Vec<WriteOp>| {
             let index = self.index.read();
-            let current = |(op, origin): &(&WriteOp, &Option<Place>)| index.get(&op.hash) == **origin || planted(Bug::CompactionOverNewer);
-            kept.extend(ops.iter().zip(origins.iter()).filter(current).map(|(op, _)| *op));
+            for (ops, origins) in ops.chunks(RUN_MAX).zip(origins.chunks(RUN_MAX)) {
+                let mut hashes = [KeyHash::default(); RUN_MAX];
+                hashes.iter_mut().zip(ops).for_each(|(hash, op)| *hash = op.hash);
+                let places = look_up(&index, &hashes[..ops.len()]);
+                let current = |i: usize| places[i] == origins[i] || planted(Bug::CompactionOverNewer);
+                kept.extend(ops.iter().enumerate().filter(|(i, _)| current(*i)).map(|(_, op)| *op));
+            }
         };
         if planted(Bug::CompactionTooEarly) {
             still_current(&mut kept);
@@ -259,6 +275,12 @@ impl NativeEngine {
         let _ = dir.sync();
         Ok(())
     }
+}
+
+/// Where the keys of a run are now. The memory of all of them is asked for before the first is looked at.
+fn look_up(index: &Index, hashes: &[KeyHash]) -> [Option<Place>; RUN_MAX] {
+    let homes: [_; RUN_MAX] = std::array::from_fn(|i| hashes.get(i).map(|hash| (index.home(hash), hash)));
+    homes.map(|home| home.and_then(|(home, hash)| home.place(hash)))
 }
 
 /// How much of a sealed chunk is live, in percent.

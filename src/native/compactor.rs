@@ -24,14 +24,25 @@ pub(super) struct Compactor {
     chunks_seen: AtomicU64,
     /// It waits for the store to be idle, to beat then.
     beat_wanted: AtomicBool,
-    /// There is so much on disk that is dead that commits have to slow down.
-    behind: AtomicBool,
+    /// Bytes of records, live and dead, in thousandths of what there may be before commits slow down.
+    load: AtomicU64,
+    /// When this many bytes of log have been written, it is looked how many there are.
+    look_at: AtomicU64,
+    /// The log says that compaction has fallen behind, and not yet that it has caught up.
+    told: AtomicBool,
 }
 
-/// While compaction is behind, commits bring in no more than this many bytes per second each, and none waits longer at a
-/// time than `HOLD_BACK_MAX`.
-const BEHIND_BYTES_PER_SECOND: u64 = 64 << 20;
+/// From this load on compaction pauses less and less for commits, and not at all at `LOAD_FULL`.
+const LOAD_HURRY: u64 = 750;
+/// From this load on commits pause: hardly at first, and as if each brought in `SLOWEST_BYTES_PER_SECOND` at `LOAD_MAX`.
+const LOAD_FULL: u64 = 1000;
+const LOAD_MAX: u64 = 1250;
+const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 20;
+/// A commit never pauses for longer, and not at all if it were for less than a sleep takes.
 const HOLD_BACK_MAX: Duration = Duration::from_millis(5);
+const HOLD_BACK_MIN: Duration = Duration::from_micros(20);
+/// It is looked again when the log has grown by this share of what there may be.
+const LOOK_SHARE: u64 = 64;
 
 #[derive(Default)]
 struct State {
@@ -79,6 +90,8 @@ impl NativeEngine {
             self.compactor.chunks_seen.store(begun, Ordering::Relaxed);
             self.look_behind();
             self.want_tidying();
+        } else if self.counters.log_bytes.load(Ordering::Relaxed) >= self.compactor.look_at.load(Ordering::Relaxed) {
+            self.look_behind();
         }
     }
 
@@ -104,18 +117,29 @@ impl NativeEngine {
         }
     }
 
-    /// Looks whether compaction has fallen behind: when more than half of all record bytes are dead, and not just some
-    /// chunks of a small store.
+    /// Looks how far compaction is behind: it is when all chunks together are emptier than one that would be rewritten, and not
+    /// just by some chunks of a small store. Wakes the compactor in time.
     pub(super) fn look_behind(&self) {
+        if !self.options.background || self.options.min_fill_percent == 0 {
+            return;
+        }
         let view = self.chunks.view();
         let (mut all, mut live) = (0, 0);
         for seen in view.iter().flatten() {
             all += seen.chunk.record_bytes.load(Ordering::Relaxed);
             live += seen.chunk.live_bytes();
         }
-        let compacts = self.options.background && self.options.min_fill_percent > 0;
-        let behind = compacts && all > (2 * live).max(live + 2 * self.options.chunk_bytes);
-        if self.compactor.behind.swap(behind, Ordering::Relaxed) != behind {
+        let tolerated = (live * 100 / self.options.min_fill_percent).max(live + 2 * self.options.chunk_bytes);
+        let load = all.saturating_mul(LOAD_FULL) / tolerated.max(1);
+        self.compactor.load.store(load, Ordering::Relaxed);
+        self.compactor.look_at.store(self.counters.log_bytes.load(Ordering::Relaxed) + tolerated / LOOK_SHARE, Ordering::Relaxed);
+        if load >= LOAD_HURRY {
+            self.want_tidying(); // what did not pay when the chunk was begun may pay now
+        }
+        // Between the two, commits and compaction keep the balance.
+        let tells = if self.compactor.told.load(Ordering::Relaxed) { load <= LOAD_HURRY } else { load >= LOAD_MAX };
+        if tells {
+            let behind = !self.compactor.told.fetch_xor(true, Ordering::Relaxed);
             let text = if behind { "compaction has fallen behind: commits slow down" } else { "compaction has caught up" };
             log::write(log::Level::Info, "compact", &format!("store {}: {text}", self.path));
         }
@@ -124,20 +148,26 @@ impl NativeEngine {
     /// A group of `bytes` was committed. If compaction cannot keep up, its thread waits a little: else the disk would fill
     /// with what is dead. Nothing else waits for it here.
     pub(super) fn hold_back(&self, bytes: impl FnOnce() -> u64) {
-        if self.compactor.behind.load(Ordering::Relaxed) && !self.log.is_full() {
-            let pause = Duration::from_micros(bytes().saturating_mul(1_000_000) / BEHIND_BYTES_PER_SECOND);
-            std::thread::sleep(pause.min(HOLD_BACK_MAX));
-            add(&self.counters.held_back, 1);
+        let load = self.compactor.load.load(Ordering::Relaxed);
+        if load > LOAD_FULL && !self.log.is_full() {
+            let share = (load - LOAD_FULL).min(LOAD_MAX - LOAD_FULL);
+            let micros = bytes().saturating_mul(1_000_000) / SLOWEST_BYTES_PER_SECOND * share / (LOAD_MAX - LOAD_FULL);
+            let pause = Duration::from_micros(micros).min(HOLD_BACK_MAX);
+            if pause >= HOLD_BACK_MIN {
+                std::thread::sleep(pause);
+                add(&self.counters.held_back, 1);
+            }
         }
     }
 
     /// Pauses after a group of `bytes`, which began at `pace.last`: as the rate asks, and as long again as the group took
-    /// if commits were waiting beside it and compaction has not fallen behind.
+    /// if commits were waiting beside it; the less, the more there is to do.
     pub(super) fn keep_pace(&self, pace: &mut Pace, bytes: u64) {
         let took = pace.last.elapsed();
         let groups = self.counters.groups.load(Ordering::Relaxed);
         let others_commit = groups > pace.groups_seen + 1;
-        let courtesy = if others_commit && !self.compactor.behind.load(Ordering::Relaxed) { took } else { Duration::ZERO };
+        let load = self.compactor.load.load(Ordering::Relaxed).clamp(LOAD_HURRY, LOAD_FULL);
+        let courtesy = if others_commit { took * (LOAD_FULL - load) as u32 / (LOAD_FULL - LOAD_HURRY) as u32 } else { Duration::ZERO };
         let by_rate = match pace.bytes_per_second {
             0 => Duration::ZERO,
             rate => Duration::from_micros(bytes.saturating_mul(1_000_000) / rate).saturating_sub(took),

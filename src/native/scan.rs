@@ -21,6 +21,42 @@ pub struct Frames {
     records: Option<(u64, u64)>,
 }
 
+/// Records that a run has at the most.
+pub const RUN_MAX: usize = 32;
+
+/// Where some records stand that were found good, all of them in the window: whoever has several at hand can look them up
+/// side by side.
+#[derive(Default)]
+pub struct Run {
+    places: [(u64 /* offset */, u64 /* length */); RUN_MAX],
+    len: usize,
+}
+
+impl Run {
+    /// Offsets and lengths, in bytes.
+    pub fn places(&self) -> &[(u64, u64)] {
+        &self.places[..self.len]
+    }
+
+    fn push(&mut self, offset: u64, len: u64) {
+        self.places[self.len] = (offset, len);
+        self.len += 1;
+    }
+}
+
+/// What the scan met when it looked for a run.
+pub enum Next {
+    /// Some records, or one.
+    Run,
+    /// There are no more.
+    End,
+    /// Nothing good, where there should be.
+    Damaged {
+        /// Where, in bytes.
+        offset: u64,
+    },
+}
+
 /// What the scan met.
 pub enum Step<'a> {
     /// A record, with its bytes and where they stand.
@@ -56,6 +92,28 @@ impl Frames {
             let Some(end) = end else { return Ok(Step::Damaged { offset: self.at }) };
             self.records = Some((self.at + frame.payload_at(), end));
         }
+    }
+
+    /// The next records of one frame, as many as the window stands over without being moved.
+    pub fn next_run(&mut self, window: &mut Window<'_>, run: &mut Run) -> io::Result<Next> {
+        run.len = 0;
+        while run.len < RUN_MAX && (run.len == 0 || self.next_is_held(window)) {
+            match self.next_record(window)? {
+                Step::Record { offset, bytes, .. } => run.push(offset, bytes.len() as u64),
+                // It is met again behind the run.
+                Step::End | Step::Damaged { .. } if run.len > 0 => break,
+                Step::End => return Ok(Next::End),
+                Step::Damaged { offset } => return Ok(Next::Damaged { offset }),
+            }
+        }
+        Ok(Next::Run)
+    }
+
+    /// Whether the frame has another record, and the window stands over it.
+    fn next_is_held(&self, window: &Window<'_>) -> bool {
+        let Some((at, end)) = self.records.filter(|(at, end)| at < end) else { return false };
+        let head = window.held(at, (end - at).min(crate::engine::record::LENGTHS_IN as u64));
+        head.and_then(Record::declared_len).is_some_and(|len| window.held(at, len as u64).is_some())
     }
 
     /// The frame that follows.

@@ -38,7 +38,13 @@ impl<'a> Window<'a> {
             self.filled = read.or_else(|error| if planted(Bug::ReadErrorIsEnd) { Ok(0) } else { Err(error) })?;
             self.start = offset;
         }
-        let from = (offset - self.start) as usize;
-        Ok(self.bytes[..self.filled].get(from..from + len as usize))
+        Ok(self.held(offset, len))
+    }
+
+    /// The `len` bytes at `offset`, if the window stands over all of them.
+    pub fn held(&self, offset: u64, len: u64) -> Option<&[u8]> {
+        let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        let end = from.checked_add(usize::try_from(len).ok()?)?;
+        self.bytes[..self.filled].get(from..end)
     }
 }
