@@ -5,6 +5,7 @@
 //! everything was compacted. The store is on the disk of the temporary directory; reads come from the kernel's cache.
 
 use kvbatch::base::error::Error;
+use kvbatch::base::few::Few;
 use kvbatch::base::random::Random;
 use kvbatch::base::sync::Arc;
 use kvbatch::engine::codec::{Codec, StoredValue, compress, compressed_len_max};
@@ -151,7 +152,7 @@ fn put(engine: &NativeEngine, first: usize, values: &[Vec<u8>]) -> Result<(), Er
         record.encode(&mut block[offset..]);
         ops.push(WriteOp { hash: engine.hasher().hash(&key), block: 0, offset: offset as u32, len: len as u32, kind: Kind::Put });
     }
-    let writes = Writes { blocks: vec![&mut block[..]], ops: &ops };
+    let writes = Writes { blocks: Few::one(&mut block[..]), ops: &ops };
     let member = Commit { batch_id: 1, writes, reads: &mut [], durable: false, pin: None };
     engine.commit(engine.turn(), &mut [member], &mut |_| false)
 }

@@ -3,6 +3,7 @@
 //! Prints figures and judges nothing. The process does not end in between: a store that is dropped without being closed
 //! leaves what a killed process leaves, with its bytes in the kernel's cache.
 
+use kvbatch::base::few::Few;
 use kvbatch::engine::record::{Kind, Record};
 use kvbatch::engine::{Commit, Engine, WriteOp, Writes};
 use kvbatch::io::real::RealDisk;
@@ -35,7 +36,7 @@ fn fill(engine: &NativeEngine, first: u64, count: u64, durable: bool) {
             let len = (block.len() - offset) as u32;
             ops.push(WriteOp { hash: hasher.hash(&key), block: 0, offset: offset as u32, len, kind: Kind::Put });
         }
-        let writes = Writes { blocks: vec![&mut block], ops: &ops };
+        let writes = Writes { blocks: Few::one(&mut block), ops: &ops };
         let mut group = [Commit { batch_id: batch, writes, reads: &mut [], durable, pin: None }];
         engine.commit(engine.turn(), &mut group, &mut |_| false).expect("commit");
     }

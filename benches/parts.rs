@@ -6,6 +6,7 @@
 
 use criterion::{BatchSize, BenchmarkId, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use kvbatch::base::error::Error;
+use kvbatch::base::few::Few;
 use kvbatch::base::hash::KeyHasher;
 use kvbatch::engine::record::{Kind, Record};
 use kvbatch::engine::{Commit, Engine, NO_BATCH, ReadHints, ReadOp, Reader, StoredValue, WriteOp, Writes};
@@ -75,7 +76,7 @@ impl Puts {
     }
 
     fn commit(&mut self, engine: &NativeEngine, durable: bool) {
-        let writes = Writes { blocks: vec![&mut self.block], ops: &self.ops };
+        let writes = Writes { blocks: Few::one(&mut self.block), ops: &self.ops };
         let mut group = [Commit { batch_id: NO_BATCH, writes, reads: &mut [], durable, pin: None }];
         engine.commit(engine.turn(), &mut group, &mut |_| false).expect("commit");
     }

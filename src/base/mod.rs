@@ -4,6 +4,7 @@ pub mod clock;
 pub mod code;
 pub mod crc;
 pub mod error;
+pub mod few;
 pub mod hash;
 pub mod limits;
 pub mod log;

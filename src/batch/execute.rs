@@ -8,6 +8,7 @@ use super::settings::Settings;
 use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
+use crate::base::few::Few;
 use crate::base::log;
 use crate::base::sync;
 use crate::engine::{Commit, NO_BATCH, Pin, ReadHints, Turn, Writes};
@@ -40,13 +41,13 @@ impl Lane {
         self.keeper.notify_one();
     }
 
-    fn execute_group(&self, turn: Turn, mut entries: Vec<Entry>) {
+    fn execute_group(&self, turn: Turn, mut entries: Few<Entry>) {
         let Some(first) = entries.first() else { return };
         let in_flight = InFlight::of(self, first);
         let settings = first.context.settings().clone();
         let is_small = entries.iter().map(Entry::record_bytes).sum::<usize>() < SECOND_GROUP_BYTES;
-        entries.retain_mut(|entry| entry.begin());
-        for entry in &mut entries {
+        entries.iter_mut().for_each(|entry| _ = entry.begin());
+        for entry in &mut *entries {
             if let Some(work) = &mut entry.work {
                 work.seal(&self.engine.hasher());
                 work.plan(entry.context.settings().enable_deduplication);
@@ -60,9 +61,7 @@ impl Lane {
         let held_back = (is_small && members > 1).then_some(in_flight);
         // Batches that only wrote end first: they need not wait for the reads of others.
         entries.sort_by_key(|entry| entry.work.as_ref().is_some_and(|work| !work.reads.is_empty()));
-        for entry in entries {
-            self.end_committed(entry, &result);
-        }
+        entries.iter_mut().for_each(|entry| self.end_committed(entry, &result));
         if held_back.is_some() {
             self.let_rejoin(members, took);
         }
@@ -74,7 +73,7 @@ impl Lane {
     }
 
     fn commit(&self, turn: Turn, entries: &mut [Entry], settings: &Settings) -> Result<()> {
-        let mut group: Vec<Commit<'_>> = entries
+        let mut group: Few<Commit<'_>> = entries
             .iter_mut()
             .filter_map(|entry| {
                 let durable = entry.context.settings().enable_batch_fsync;
@@ -93,9 +92,9 @@ impl Lane {
             return Ok(());
         }
         self.engine.commit(turn, &mut group, &mut self.retry(settings))?;
-        let pins: Vec<Pin> = group.into_iter().map(|member| member.pin).collect();
-        for (work, pin) in entries.iter_mut().filter_map(|entry| entry.work.as_mut()).zip(pins) {
-            work.pin = pin;
+        let mut pins: Few<Pin> = group.iter_mut().map(|member| member.pin.take()).collect();
+        for (work, pin) in entries.iter_mut().filter_map(|entry| entry.work.as_mut()).zip(pins.iter_mut()) {
+            work.pin = pin.take();
         }
         Ok(())
     }
@@ -114,7 +113,7 @@ impl Lane {
         }
     }
 
-    fn end_committed(&self, mut entry: Entry, result: &Result<()>) {
+    fn end_committed(&self, entry: &mut Entry, result: &Result<()>) {
         let Some(mut work) = entry.work.take() else { return };
         let mut error = result.as_ref().err().cloned();
         if error.is_none() && work.census.syncs > 0 && work.writes.is_empty() {
@@ -194,7 +193,7 @@ impl Lane {
         }
         let result = self.commit(turn, std::slice::from_mut(&mut entry), &settings);
         drop(in_flight);
-        self.end_committed(entry, &result);
+        self.end_committed(&mut entry, &result);
     }
 
     /// Reads the conditions, plans, and, where a failed read must stop the batch, reads the rest too.

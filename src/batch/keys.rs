@@ -5,6 +5,7 @@
 
 use super::lane::{Entry, Lane, count};
 use super::work::Work;
+use crate::base::few::Few;
 use crate::base::hash::KeyHash;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
@@ -33,7 +34,7 @@ pub(super) struct Flight {
     /// The number of its first batch.
     pub first: u64,
     /// The keys of each of its batches.
-    pub keys: Vec<Unpublished>,
+    pub keys: Few<Unpublished>,
 }
 
 impl Flight {
@@ -72,26 +73,35 @@ impl Lane {
 }
 
 /// See the top of this file: a table with open addressing, at least half of it empty.
+#[derive(Default)]
 pub(super) struct KeySet {
     /// Part of each key's hash; 0: nothing.
     slots: Vec<u32>,
 }
 
 impl KeySet {
-    /// The keys that `work` writes, after its keys were hashed; `None` if there is no memory for them.
-    pub fn of_writes(work: &Work) -> Option<Arc<KeySet>> {
+    /// The keys that `work` writes, after its keys were hashed; `None` if there is no memory for them. The set of the batch that
+    /// had the memory of `work` before is used again, if nobody asks that one any more.
+    pub fn of_writes(work: &mut Work) -> Option<Arc<KeySet>> {
         let len = (work.census.writes() as usize * 2).next_power_of_two();
-        let mut slots = Vec::new();
-        slots.try_reserve_exact(len).ok()?;
-        slots.resize(len, 0);
-        let mut set = KeySet { slots };
+        let mut shared = work.keys.take().filter(|set| Arc::strong_count(set) == 1).unwrap_or_default();
+        let set = Arc::get_mut(&mut shared)?;
+        set.slots.clear();
+        set.slots.try_reserve_exact(len).ok()?;
+        set.slots.resize(len, 0);
         for (op, hash) in work.ops.iter().zip(work.hashes.iter()) {
             if op.kind.writes() {
                 let slot = set.slot_of(hash);
                 set.slots[slot] = mark(hash);
             }
         }
-        Some(Arc::new(set))
+        work.keys = Some(Arc::clone(&shared));
+        Some(shared)
+    }
+
+    /// Bytes of memory that it holds.
+    pub fn held_bytes(&self) -> usize {
+        self.slots.capacity() * size_of::<u32>()
     }
 
     /// Whether a key of these hashes may be in the set.
@@ -133,17 +143,22 @@ mod tests {
         }
         work.reserve_plan().expect("memory");
         work.hash_keys(&hasher);
-        let set = KeySet::of_writes(&work).expect("memory");
+        let set = KeySet::of_writes(&mut work).expect("memory");
         let holds = |i: usize| set.may_hold_any(&[hasher.hash(format!("key-{i}").as_bytes())]);
         assert!((0..count).filter(|i| i % 5 < 3).all(holds));
         assert!((0..count).filter(|i| i % 5 >= 3).chain(count..10 * count).filter(|i| holds(*i)).count() < 3);
         assert!(!set.may_hold_any(&[]));
+        let second = KeySet::of_writes(&mut work).expect("memory");
+        assert!(!Arc::ptr_eq(&set, &second) && holds(0), "somebody may still ask the first one");
+        let place = Arc::as_ptr(&second);
+        drop(second);
+        assert_eq!(KeySet::of_writes(&mut work).map(|third| Arc::as_ptr(&third)), Some(place), "its memory is used again");
     }
 
     #[test]
     fn a_batch_that_writes_nothing_has_no_keys() {
-        let work = Work::new(Allocator::system(), 1).expect("memory");
-        let set = KeySet::of_writes(&work).expect("memory");
+        let mut work = Work::new(Allocator::system(), 1).expect("memory");
+        let set = KeySet::of_writes(&mut work).expect("memory");
         assert!(!set.may_hold_any(&[KeyHasher::new([1, 2]).hash(b"k")]));
     }
 }

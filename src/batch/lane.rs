@@ -14,6 +14,7 @@ use super::settings::Settings;
 use super::work::Work;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
+use crate::base::few::Few;
 use crate::base::limits::{GROUP_BATCHES_MAX, GROUPS_IN_FLIGHT_MAX};
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -56,7 +57,7 @@ pub(super) enum Place {
 /// Something to execute.
 pub(super) enum Job {
     /// Commit these together.
-    Group(Turn, Vec<Entry>),
+    Group(Turn, Few<Entry>),
     /// Nothing else may be in flight: conditions are read before the commit.
     Alone(Turn, Entry),
     /// Reads only.
@@ -411,13 +412,13 @@ impl Queue {
         }
         let mut bytes = first.record_bytes();
         let limit = self.grouping.limit_bytes(bytes);
-        let mut group = vec![first];
+        let mut group = Few::one(first);
         while let Some(next) = self.writes.front() {
             bytes += next.record_bytes();
             if !self.grouping.merges() || next.is_alone() || bytes > limit || group.len() == GROUP_BATCHES_MAX {
                 break;
             }
-            group.extend(self.pop_write());
+            self.pop_write().into_iter().for_each(|next| group.push(next));
         }
         self.in_flight.push(Flight::of(&group));
         Some(Job::Group(turn, group))

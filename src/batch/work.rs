@@ -1,13 +1,14 @@
 //! What a batch holds: its operations, the encoded records, the values that were read, and the plan's tables.
 //!
 //! A `Work` belongs to its context while that is pending and again when it has ended; in between to whoever executes
-//! it. It is owned, not shared, so it needs no lock. All its memory comes from the caller's allocator.
+//! it. It is owned, not shared, so it needs no lock. All its memory, but for the set of its keys, comes from the caller's allocator.
 
 mod needs;
 mod reader;
 
 pub(super) use needs::Needs;
 
+use super::keys::KeySet;
 use super::memory::{Allocator, Arena, Array, Span};
 use super::operation::{
     ANSWERED, CompleteHook, HAS_COPY, Hook, Op, OpKind, OpView, PACKED, READ_BACK, SHARED_OUT_LEN, SHARED_OUT_VALUE, TRANSIENT,
@@ -19,6 +20,7 @@ use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
 use crate::base::limits::{BATCH_BYTES_MAX, KEY_LEN_MAX, VALUE_LEN_MAX};
+use crate::base::sync::Arc;
 use crate::engine::codec::{self, Codec};
 use crate::engine::record::Record;
 use crate::engine::{Pin, ReadOp, WriteOp};
@@ -71,6 +73,8 @@ pub(super) struct Work {
     /// `hashes` are those of all operations.
     pub hashed: bool,
     pub table: Array<u32>,
+    /// The set of the keys that it writes, or that a batch before it wrote: for its memory, which is not the caller's.
+    pub keys: Option<Arc<KeySet>>,
     pub writes: Array<WriteOp>,
     pub reads: Array<ReadOp>,
     /// Keeps the places of `reads` good.
@@ -102,6 +106,7 @@ impl Work {
             hashes: Array::new(allocator),
             hashed: false,
             table: Array::new(allocator),
+            keys: None,
             writes: Array::new(allocator),
             reads: Array::new(allocator),
             pin: None,
@@ -121,7 +126,7 @@ impl Work {
 
     /// Empties a batch that has ended, so that another can have its memory; `None` if that is not worth keeping.
     pub fn recycle(mut self: Box<Self>) -> Option<Box<Work>> {
-        let Work { ops, records, side, values, hashes, table, writes, reads, key_scratch, .. } = &mut *self;
+        let Work { ops, records, side, values, hashes, table, keys, writes, reads, key_scratch, .. } = &mut *self;
         [&mut *records, side, values].into_iter().for_each(Arena::clear);
         ops.truncate(0);
         hashes.truncate(0);
@@ -130,7 +135,8 @@ impl Work {
         reads.truncate(0);
         let arenas = records.held_bytes() + side.held_bytes() + values.held_bytes();
         let tables = ops.held_bytes() + hashes.held_bytes() + table.held_bytes() + writes.held_bytes() + reads.held_bytes();
-        if arenas + tables + key_scratch.held_bytes() > RECYCLED_BYTES_MAX {
+        let keys = keys.as_ref().map_or(0, |set| set.held_bytes());
+        if arenas + tables + keys + key_scratch.held_bytes() > RECYCLED_BYTES_MAX {
             return None;
         }
         self.pin = None;

@@ -2,7 +2,7 @@
 
 use super::codec::StoredValue;
 use super::record::Kind;
-use crate::base::{error::Error, hash::KeyHash};
+use crate::base::{error::Error, few::Few, hash::KeyHash};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub struct WriteOp {
 /// The writes of one batch, in order. Records that nobody names are not written (they were superseded).
 pub struct Writes<'a> {
     /// Memory that holds the records. The engine may change a record's checksum, nothing else.
-    pub blocks: Vec<&'a mut [u8]>,
+    pub blocks: Few<&'a mut [u8]>,
     /// The records to write; those of one block follow each other by rising offset.
     pub ops: &'a [WriteOp],
 }

@@ -11,6 +11,7 @@ use super::index::{Index, Place};
 use super::log::{Log, Purpose, SyncWay, Wanted};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
+use crate::base::few::FewCopies;
 use crate::base::hash::KeyHash;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
@@ -26,6 +27,9 @@ use std::io::{self, IoSlice};
 
 /// How far ahead of its use an index line is asked for (measured: 16 to 32 is enough, beyond 64 it gets worse).
 pub(super) const PREFETCH_AHEAD: usize = 16;
+
+/// Pieces of a frame that are listed without taking memory: its head and a run of records for each of some batches.
+const PIECES_AT_HAND: usize = 8;
 
 /// A group that has its place in the log and must be published.
 pub(super) struct Staged {
@@ -142,23 +146,24 @@ impl NativeEngine {
     /// Hands the frame to the disk; several groups may be here at the same time. The number of calls it took.
     pub(super) fn write(&self, staged: &mut Staged, group: &[Commit<'_>]) -> io::Result<u64> {
         let Some(Frame { place, head, hot, .. }) = &mut staged.frame else { return Ok(0) };
-        let mut pieces = vec![IoSlice::new(head)];
+        let mut pieces = FewCopies::<_, PIECES_AT_HAND>::new(IoSlice::new(&[]));
+        pieces.push(IoSlice::new(head));
         for member in group {
             runs_of(member, |run| pieces.push(IoSlice::new(run)));
         }
         if let Some(hot) = hot {
             hot.rewind(); // in case this is another try
-            for piece in &pieces {
+            for piece in pieces.iter() {
                 hot.push(piece);
             }
         }
         let durable = place.sync == SyncWay::ByWrite && !planted(Bug::AckBeforeSync);
         // The hot log has the frame at the places that it has in the file, so whole blocks can be written from there.
-        if durable && let Some(blocks) = hot.as_mut().and_then(HotRange::blocks) {
-            pieces.clear();
-            pieces.push(IoSlice::new(blocks));
-        }
-        let mut left = &mut pieces[..];
+        let mut whole = hot.as_mut().filter(|_| durable).and_then(HotRange::blocks).map(IoSlice::new);
+        let mut left = match &mut whole {
+            Some(blocks) => std::slice::from_mut(blocks),
+            None => &mut pieces[..],
+        };
         let written = write_pieces_at(&*place.chunk.file, &mut left, place.offset, durable);
         place.lacks_only_zeros = written.is_err() && left.iter().all(|piece| piece.iter().all(|byte| *byte == 0));
         written

@@ -20,6 +20,7 @@ use super::scan::{Frames, Next, RUN_MAX, Run};
 use super::window::Window;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
+use crate::base::few::Few;
 use crate::base::hash::{KeyHash, LANES};
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
@@ -211,7 +212,7 @@ impl NativeEngine {
             if !planted(Bug::CompactionTooEarly) {
                 still_current(&mut kept);
             }
-            let writes = Writes { blocks: vec![bytes.as_mut_slice()], ops: &kept };
+            let writes = Writes { blocks: Few::one(bytes.as_mut_slice()), ops: &kept };
             let mut group = [Commit { batch_id: NO_BATCH, writes, reads: &mut [], durable, pin: None }];
             staged = Some(self.stage(&mut group));
             group

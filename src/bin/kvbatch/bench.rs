@@ -3,6 +3,7 @@
 use crate::outcome::{Failure, Outcome};
 use crate::store::{Named, check_is_store, close};
 use kvbatch::base::error::Error;
+use kvbatch::base::few::Few;
 use kvbatch::base::random::Random;
 use kvbatch::engine::record::Record;
 use kvbatch::engine::{Commit, Engine, ReadHints, ReadOp, Reader, StoredValue, WriteOp, Writes};
@@ -99,7 +100,7 @@ fn put(engine: &NativeEngine, numbers: std::ops::Range<u64>, arguments: &Argumen
         record.encode(&mut block[offset..]);
         ops.push(WriteOp { hash: engine.hasher().hash(&key), block: 0, offset: offset as u32, len: len as u32, kind: record.kind });
     }
-    let writes = Writes { blocks: vec![&mut block], ops: &ops };
+    let writes = Writes { blocks: Few::one(&mut block), ops: &ops };
     let mut group = [Commit { batch_id: 0, writes, reads: &mut [], durable: arguments.sync, pin: None }];
     engine.commit(engine.turn(), &mut group, &mut |_| false)
 }

@@ -4,6 +4,7 @@
 use super::model::{Effect, End, KEYS, Oracle, Outcome, State, encode, key_bytes, version_of};
 use crate::base::code::Code;
 use crate::base::error::Error;
+use crate::base::few::Few;
 use crate::base::hash::KeyHasher;
 use crate::base::random::Random;
 use crate::base::sync::Arc;
@@ -85,7 +86,7 @@ impl Batch {
     }
 
     fn commit(&mut self) -> Commit<'_> {
-        let writes = Writes { blocks: vec![&mut self.block[..]], ops: &self.writes };
+        let writes = Writes { blocks: Few::one(&mut self.block[..]), ops: &self.writes };
         Commit { batch_id: self.id, writes, reads: &mut self.reads, durable: self.durable, pin: None }
     }
 }

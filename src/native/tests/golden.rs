@@ -5,6 +5,7 @@
 
 use super::driver::HINTS;
 use crate::base::error::Error;
+use crate::base::few::Few;
 use crate::base::sync::Arc;
 use crate::engine::codec::{Codec, compress, compressed_len_max};
 use crate::engine::record::Record;
@@ -47,7 +48,7 @@ fn commit(engine: &NativeEngine, durable: bool, records: &[Record<'_>]) {
         record.encode(&mut block[offset..]);
         ops.push(WriteOp { hash: engine.hasher().hash(record.key), block: 0, offset: offset as u32, len: len as u32, kind: record.kind });
     }
-    let writes = Writes { blocks: vec![&mut block[..]], ops: &ops };
+    let writes = Writes { blocks: Few::one(&mut block[..]), ops: &ops };
     let member = Commit { batch_id: 0x0102_0304, writes, reads: &mut [], durable, pin: None };
     engine.commit(engine.turn(), &mut [member], &mut |_| false).unwrap();
 }

@@ -4,6 +4,7 @@
 use super::driver::{HINTS, open};
 use crate::base::code::Code;
 use crate::base::error::Error;
+use crate::base::few::Few;
 use crate::base::random::Random;
 use crate::engine::codec::{Codec, StoredValue, compress, compressed_len_max};
 use crate::engine::record::Record;
@@ -30,7 +31,7 @@ fn commit(engine: &NativeEngine, records: &[Record<'_>]) {
         record.encode(&mut block[offset..]);
         ops.push(WriteOp { hash: engine.hasher().hash(record.key), block: 0, offset: offset as u32, len: len as u32, kind: record.kind });
     }
-    let writes = Writes { blocks: vec![&mut block[..]], ops: &ops };
+    let writes = Writes { blocks: Few::one(&mut block[..]), ops: &ops };
     let member = Commit { batch_id: 1, writes, reads: &mut [], durable: true, pin: None };
     engine.commit(engine.turn(), &mut [member], &mut |_| false).unwrap();
 }

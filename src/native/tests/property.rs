@@ -4,6 +4,7 @@
 use super::driver::HINTS;
 use crate::base::code::Code;
 use crate::base::error::Error;
+use crate::base::few::Few;
 use crate::base::sync::Arc;
 use crate::engine::codec::{Codec, compress, compressed_len_max};
 use crate::engine::record::{Kind, Record};
@@ -72,7 +73,7 @@ fn commit(engine: &NativeEngine, batches: &[Vec<Write>], durable: bool) -> Resul
     let mut encoded: Vec<_> = batches.iter().map(|batch| encode(engine, batch)).collect();
     let group = encoded.iter_mut().zip(1..).map(|((block, ops), batch_id)| Commit {
         batch_id,
-        writes: Writes { blocks: vec![&mut block[..]], ops },
+        writes: Writes { blocks: Few::one(&mut block[..]), ops },
         reads: &mut [],
         durable,
         pin: None,

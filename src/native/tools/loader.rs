@@ -3,6 +3,7 @@
 use super::super::NativeEngine;
 use super::super::frame::Salt;
 use crate::base::error::{Error, Result};
+use crate::base::few::Few;
 use crate::base::sync::Arc;
 use crate::engine::record::{Record, salt_sum};
 use crate::engine::{Commit, Engine, WriteOp, Writes};
@@ -64,7 +65,7 @@ impl Loader {
         if self.ops.is_empty() {
             return Ok(());
         }
-        let writes = Writes { blocks: vec![self.bytes.as_mut_slice()], ops: &self.ops };
+        let writes = Writes { blocks: Few::one(self.bytes.as_mut_slice()), ops: &self.ops };
         let mut group = [Commit { batch_id: 0, writes, reads: &mut [], durable: false, pin: None }];
         self.engine.commit(self.engine.turn(), &mut group, &mut |_| false)?;
         self.bytes.clear();

@@ -10,6 +10,7 @@ mod walk;
 
 use super::super::{NativeEngine, Options, Recovery};
 use crate::base::error::Result;
+use crate::base::few::Few;
 use crate::base::random::Random;
 use crate::base::sync::Arc;
 use crate::engine::codec::Codec;
@@ -49,7 +50,7 @@ fn commit(engine: &NativeEngine, records: &[Record<'_>], durable: bool) -> Resul
         let hash = engine.hasher().hash(record.key);
         ops.push(WriteOp { hash, block: 0, offset: offset as u32, len: len as u32, kind: record.kind });
     }
-    let writes = Writes { blocks: vec![&mut block], ops: &ops };
+    let writes = Writes { blocks: Few::one(&mut block), ops: &ops };
     engine.commit(engine.turn(), &mut [Commit { batch_id: 7, writes, reads: &mut [], durable, pin: None }], &mut |_| false)
 }
 
