@@ -237,6 +237,23 @@ TEST(managers_of_one_store_come_and_go_in_eight_threads) {
     close_manager(m);
 }
 
+static void *first_manager(void *arg) {
+    gate_wait(&go, 1);
+    manager_t *own = open_default();
+    close_manager(own);
+    return arg;
+}
+
+static void all_begin_at_once(void *unused) {
+    (void)unused;
+    all_threads(first_manager);
+}
+
+/* What a process makes once, by whoever comes first, is handed over whole to those who come meanwhile. */
+TEST(the_first_managers_of_a_process_are_made_in_eight_threads_at_once) {
+    for (int round = 0; round < 40; round++) in_child(all_begin_at_once, NULL);
+}
+
 static void *make_and_destroy(void *arg) {
     gate_wait(&go, 1);
     for (int i = 0; i < 2000; i++) {

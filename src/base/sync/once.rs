@@ -36,7 +36,8 @@ impl<T> OnceLock<T> {
         if self.once.state() != OnceState::Done {
             self.once.call_once_force(|_| self.put(make.take().map(|make| make())));
         }
-        match self.made() {
+        // Asks for the state once more: who has waited in `call_once_force` has the order by a fence alone, which TSan does not see.
+        match self.get() {
             Some(value) => value,
             None => unreachable!("`call_once_force` ends when the value was put"),
         }
