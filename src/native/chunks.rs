@@ -138,22 +138,6 @@ impl Chunks {
         Ok(chunk)
     }
 
-    /// Has readers find the same hot bytes in other memory, if the chunk still has those of `seen`.
-    pub fn exchange_hot(&self, seen: &Seen, other: Arc<HotChunk>) -> Result<()> {
-        let mut view = self.view.write();
-        let mut next = Vec::new();
-        next.try_reserve_exact(view.len()).map_err(|_| Error::no_memory("no memory for the table of chunks: free memory"))?;
-        next.extend_from_slice(&view);
-        if let Some(Some(now)) = next.get_mut(seen.chunk.slot as usize)
-            && let (Some(hot), Some(before)) = (&mut now.hot, &seen.hot)
-            && Arc::ptr_eq(hot, before)
-        {
-            *hot = other;
-            *view = Arc::new(next);
-        }
-        Ok(())
-    }
-
     /// Takes a chunk out. Readers that have seen it keep it until they are done; its slot is free for another.
     pub fn remove(&self, chunk: &Chunk) -> Result<()> {
         let mut view = self.view.write();

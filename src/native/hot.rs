@@ -11,22 +11,25 @@ mod models;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::mapping::{LARGE_PAGE_BYTES, Mapping, PAGE_BYTES};
 use crate::base::planted::{Bug, order, planted};
-use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex, watch, yield_now};
 
-/// The memory of a chunk. In small pages to begin with: on virtual machines the first touch of a large one was seen to cost
-/// six times as much, which pays only where much is read.
+/// The memory of a chunk. Large pages are had for a third of what the small ones instead cost, and a read at random then
+/// has one page to be looked up where on virtual machines it else has a whole tree of them.
 struct Pages {
     mapping: Mapping,
     /// Bytes from the start that were touched, or are being touched.
     ready: AtomicU64,
-    /// In large pages, as far as the kernel had some.
-    large: bool,
 }
+
+/// In small pages up to here: a store with little in it takes little memory.
+const SMALL_PAGES_BYTES: usize = LARGE_PAGE_BYTES;
 
 impl Pages {
     fn new(len: usize) -> Option<Pages> {
-        Some(Pages { mapping: Mapping::new(len)?, ready: AtomicU64::new(0), large: false })
+        let mut mapping = Mapping::new(len)?;
+        mapping.prefer_large_pages(SMALL_PAGES_BYTES);
+        Some(Pages { mapping, ready: AtomicU64::new(0) })
     }
 
     /// Has the kernel give the pages up to byte `end`. Their bytes stay what they are.
@@ -38,12 +41,6 @@ impl Pages {
         self.mapping.bring_in(from as usize, end as usize, yield_now);
     }
 }
-
-/// Moving to large pages is given up after so many attempts to find a moment when nothing is being filled.
-const MOVE_ATTEMPTS_MAX: usize = 100;
-
-/// Commits wait while so many bytes are copied, at the most.
-const MOVE_LOCKED_BYTES_MAX: u64 = 1 << 20;
 
 /// Keeps the memory of one chunk that is no longer hot for the next: a page that was touched before is there at once.
 #[derive(Default)]
@@ -60,8 +57,6 @@ pub struct HotChunk {
     /// Readers may see the bytes below this.
     readable: AtomicU64,
     ranges: Mutex<Ranges>,
-    /// Moving it has been tried in vain.
-    stays: AtomicBool,
 }
 
 struct Ranges {
@@ -84,18 +79,12 @@ impl HotChunk {
     pub fn new(bytes: u64, pool: &Arc<HotPool>) -> Option<Arc<HotChunk>> {
         let len = usize::try_from(bytes).ok().filter(|len| *len > 0)?;
         let spare = pool.spare.lock().take_if(|pages| pages.mapping.bytes() == len);
-        let pages = spare.or_else(|| Pages::new(len))?;
-        Some(HotChunk::with(pages, pool))
-    }
-
-    fn with(pages: Pages, pool: &Arc<HotPool>) -> Arc<HotChunk> {
-        Arc::new(HotChunk {
-            pages: Some(pages),
+        Some(Arc::new(HotChunk {
+            pages: Some(spare.or_else(|| Pages::new(len))?),
             pool: Arc::clone(pool),
             readable: AtomicU64::new(0),
             ranges: Mutex::new(Ranges { end: 0, open: Vec::new() }),
-            stays: AtomicBool::new(false),
-        })
+        }))
     }
 
     /// Bytes of memory it was made for.
@@ -112,47 +101,6 @@ impl HotChunk {
     pub fn make_ready(&self, end: u64) {
         if let Some(pages) = &self.pages {
             pages.make_ready(end);
-        }
-    }
-
-    /// Whether it is worth trying to move it to large pages.
-    pub fn may_move(&self) -> bool {
-        self.pages.as_ref().is_some_and(|pages| !pages.large) && !self.stays.load(Ordering::Relaxed)
-    }
-
-    /// A copy in large pages that takes the place of this one: nothing can be added to this one any more. `go_on` is called
-    /// for each page; `None` when it says no, without memory, or while commits leave no moment for it.
-    pub fn move_to_large_pages(&self, go_on: &mut dyn FnMut() -> bool) -> Option<Arc<HotChunk>> {
-        let mut pages = Pages::new(self.capacity() as usize)?;
-        pages.mapping.prefer_large_pages();
-        pages.large = true;
-        let copy = HotChunk::with(pages, &self.pool);
-        for _ in 0..MOVE_ATTEMPTS_MAX {
-            let end = self.readable.load(Ordering::Acquire);
-            while copy.readable.load(Ordering::Relaxed) < end {
-                if !go_on() {
-                    return None;
-                }
-                let at = copy.readable.load(Ordering::Relaxed);
-                copy.make_ready(at + LARGE_PAGE_BYTES as u64);
-                copy.append(self.read(at, LARGE_PAGE_BYTES.min((end - at) as usize)));
-            }
-            let mut ranges = self.ranges.lock();
-            if ranges.open.is_empty() && self.readable.load(Ordering::Acquire) - end <= MOVE_LOCKED_BYTES_MAX {
-                copy.append(self.read(end, MOVE_LOCKED_BYTES_MAX as usize));
-                copy.ranges.lock().end = ranges.end;
-                ranges.end = self.capacity();
-                return Some(copy);
-            }
-        }
-        self.stays.store(true, Ordering::Relaxed);
-        None
-    }
-
-    /// Fills what comes next of a copy.
-    fn append(self: &Arc<Self>, bytes: &[u8]) {
-        if let Some(mut range) = self.reserve(self.readable.load(Ordering::Relaxed), bytes.len()) {
-            range.push(bytes);
         }
     }
 
@@ -268,38 +216,6 @@ mod tests {
         assert_eq!(hot.read(104, 100), [2; 100]);
         assert_eq!(hot.read(0, 5), [1; 5]);
         assert_eq!(hot.read(200, 100), [2; 4]);
-    }
-
-    #[test]
-    fn what_moves_to_large_pages_goes_on_there() {
-        let pool = Arc::default();
-        let hot = HotChunk::new(5 << 20, &pool).expect("memory");
-        let bytes: Vec<u8> = (0..5 << 20).map(|i: u32| (i / 4096 * 31 + i) as u8).collect();
-        let (first, rest) = bytes.split_at(3 << 20);
-        hot.reserve(0, first.len()).expect("room").push(first);
-        assert!(hot.move_to_large_pages(&mut || false).is_none() && hot.may_move(), "it was told to stop");
-        // What comes while it is copied is copied, too.
-        let mut late = Some(&rest[..8]);
-        let copy = hot.move_to_large_pages(&mut || {
-            late.take().into_iter().for_each(|late| hot.reserve(3 << 20, late.len()).expect("room").push(late));
-            true
-        });
-        let copy = copy.expect("memory");
-        assert!(hot.may_move() && !copy.may_move());
-        assert!(hot.reserve((3 << 20) + 8, 8).is_none(), "it has moved");
-        copy.reserve((3 << 20) + 8, rest.len() - 8).expect("room").push(&rest[8..]);
-        assert!(copy.read(0, 5 << 20) == bytes && hot.read(0, 5 << 20) == &bytes[..(3 << 20) + 8]);
-        drop((hot, copy));
-        assert!(!HotChunk::new(5 << 20, &pool).expect("memory").may_move(), "the memory is used again as it is");
-    }
-
-    #[test]
-    fn what_is_always_being_filled_stays() {
-        let hot = HotChunk::new(1 << 20, &Arc::default()).expect("memory");
-        let open = hot.reserve(0, 100).expect("room");
-        assert!(hot.move_to_large_pages(&mut || true).is_none() && !hot.may_move());
-        drop(open);
-        assert!(hot.reserve(104, 100).is_some(), "it goes on where it is");
     }
 
     #[test]

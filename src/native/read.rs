@@ -79,7 +79,6 @@ impl NativeEngine {
             }
         }
         add(&self.counters.hot_reads, hot_reads);
-        self.note_hot_reads(hot_reads, &view);
         if !cold.is_empty() {
             self.read_cold(&view, &mut cold, reader, hints, &with);
         }

@@ -118,8 +118,8 @@ impl Spare {
 }
 
 fn block() -> Option<Mapping> {
-    let block = Mapping::new(LARGE_PAGE_BYTES)?;
-    block.prefer_large_pages();
+    let mut block = Mapping::new(LARGE_PAGE_BYTES)?;
+    block.prefer_large_pages(0);
     Some(block)
 }
 

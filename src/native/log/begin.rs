@@ -14,7 +14,6 @@ use crate::engine::counters::{AtomicCounters, add};
 use crate::io::{File, write_all_at};
 use crate::native::chunks::{Chunks, file_name};
 use crate::native::frame::{CHUNK_HEADER_LEN, ChunkHeader};
-use crate::native::hot::HotChunk;
 use std::io::IoSlice;
 
 impl Log {
@@ -100,15 +99,5 @@ impl Log {
             self.dir.sync()?;
         }
         Ok(file)
-    }
-
-    /// What comes next in the chunk of `hot` goes to `other`.
-    pub fn exchange_hot(&self, hot: &Arc<HotChunk>, other: &Arc<HotChunk>) {
-        let mut state = self.state.lock();
-        if let Some(now) = state.active.as_mut().and_then(|active| active.hot.as_mut())
-            && Arc::ptr_eq(now, hot)
-        {
-            *now = Arc::clone(other);
-        }
     }
 }
