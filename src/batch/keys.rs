@@ -15,6 +15,9 @@ use crate::base::sync::atomic::Ordering;
 /// read meanwhile, nobody pays for sets.
 pub(super) const KEPT_SETS: u32 = 256;
 
+/// So many of the first batches of a lane do, too: reads may be on their way. More would only make submits slower.
+pub(super) const FIRST_KEPT_SETS: u32 = 16;
+
 /// A write that is in line or being committed.
 #[derive(Clone)]
 pub(super) struct Unpublished {

@@ -8,7 +8,7 @@
 use super::context::Context;
 use super::deliver::Deliveries;
 use super::grouping::Grouping;
-use super::keys::{Flight, KEPT_SETS, KeySet, Unpublished};
+use super::keys::{FIRST_KEPT_SETS, Flight, KeySet, Unpublished};
 use super::rejoin::Rejoin;
 use super::settings::Settings;
 use super::work::Work;
@@ -167,7 +167,7 @@ impl Lane {
             keeper: Condvar::new(),
             deliveries: Deliveries::default(),
             counters: LaneCounters::default(),
-            sets_left: AtomicU32::new(KEPT_SETS),
+            sets_left: AtomicU32::new(FIRST_KEPT_SETS),
             threads: Mutex::default(),
         })
     }
