@@ -19,24 +19,24 @@ pub fn extend(crc: u32, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc, bytes)
 }
 
-/// The CRC-32C of several pieces; quick if they are short and of one length.
+/// The CRC-32C of several pieces; quick if they are short and of much the same length.
 #[inline]
 pub fn crc32c_lanes(pieces: [&[u8]; LANES]) -> [u32; LANES] {
-    let len = pieces[0].len();
     #[cfg(target_arch = "x86_64")]
-    if len <= SHORT_LEN_MAX && pieces.iter().all(|piece| piece.len() == len) && is_x86_feature_detected!("sse4.2") {
+    if pieces.iter().all(|piece| piece.len() <= SHORT_LEN_MAX) && is_x86_feature_detected!("sse4.2") {
         // SAFETY: the instruction is there.
-        return unsafe { lanes_sse42(pieces, len) };
+        return unsafe { lanes_sse42(pieces) };
     }
     pieces.map(crc32c)
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
-fn lanes_sse42(pieces: [&[u8]; LANES], len: usize) -> [u32; LANES] {
+fn lanes_sse42(pieces: [&[u8]; LANES]) -> [u32; LANES] {
     use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u64};
     let mut sums = [u64::from(u32::MAX); LANES];
-    let whole = len - len % 8;
+    // As far as all of them go.
+    let whole = pieces.iter().fold(usize::MAX, |least, piece| least.min(piece.len())) / 8 * 8;
     let mut at = 0;
     while at < whole {
         for (sum, piece) in sums.iter_mut().zip(&pieces) {
@@ -45,13 +45,12 @@ fn lanes_sse42(pieces: [&[u8]; LANES], len: usize) -> [u32; LANES] {
         }
         at += 8;
     }
-    let mut sums = sums.map(|sum| sum as u32);
     for (sum, piece) in sums.iter_mut().zip(&pieces) {
-        for byte in &piece[whole..len] {
-            *sum = _mm_crc32_u8(*sum, *byte);
-        }
+        let (words, bytes) = piece[whole..].as_chunks();
+        *sum = words.iter().fold(*sum, |sum, word| _mm_crc32_u64(sum, u64::from_le_bytes(*word)));
+        *sum = bytes.iter().fold(*sum as u32, |sum, byte| _mm_crc32_u8(sum, *byte)).into();
     }
-    sums.map(|sum| !sum)
+    sums.map(|sum| !(sum as u32))
 }
 
 #[cfg(test)]
@@ -65,7 +64,9 @@ mod tests {
             let pieces = [0, 5, 333, 1000].map(|from| &bytes[from..from + len]);
             assert_eq!(crc32c_lanes(pieces), pieces.map(crc32c), "{len} bytes");
         }
-        let mixed = [&bytes[..3], &bytes[..8], &bytes[..9], &bytes[..0]];
-        assert_eq!(crc32c_lanes(mixed), mixed.map(crc32c));
+        let tens = [&bytes[..13], &bytes[..88], &bytes[..19], &bytes[..10]];
+        for mixed in [[&bytes[..3], &bytes[..8], &bytes[..9], &bytes[..0]], tens, [&bytes[..256]; LANES], [&bytes[..257]; LANES]] {
+            assert_eq!(crc32c_lanes(mixed), mixed.map(crc32c));
+        }
     }
 }

@@ -8,6 +8,7 @@ use super::chunks::{Seen, View, file_name};
 use super::dictionary::{Table, stored_value};
 use super::index::Place;
 use crate::base::code::Code;
+use crate::base::crc::LANES;
 use crate::base::error::Error;
 use crate::base::log;
 use crate::base::planted::{Bug, planted};
@@ -16,12 +17,15 @@ use crate::engine::counters::{add, raise};
 use crate::engine::record::{Kind, Record};
 use crate::engine::{Pin, ReadHints, ReadOp, ReadState, Reader};
 use crate::io::{ReadAt, ReadMany};
+use std::array;
 
-/// How far ahead of its use a record in memory is asked for.
-const RECORD_AHEAD: usize = 8;
+/// Records in memory are asked for in groups, each while the group before it is looked at. One by one between other work hardly
+/// two requests would fit into what a CPU has begun and not ended, and each stays there until its page has been found: within a
+/// group several pages are looked for at once.
+const GROUP: usize = 8;
 
-/// Bytes of a record that are asked for: header, a short key, the start of the value.
-const LINES_AHEAD: usize = 3;
+/// Lines of a record that are asked for: header, a short key, the start of the value.
+const LINES_AHEAD: usize = 2;
 const LINE_BYTES: usize = 64;
 
 /// Memory for the buffers of one round of disk reads; a larger record is read alone.
@@ -32,6 +36,16 @@ struct With<'a> {
     store_path: &'a str,
     dictionaries: Table,
     now_ms: u64,
+}
+
+/// A record in memory.
+#[derive(Clone, Copy)]
+struct InMemory<'a> {
+    bytes: &'a [u8],
+    /// Salt of its checksum.
+    salt: u32,
+    place: Place,
+    op: u32,
 }
 
 /// What a look at a record gave.
@@ -50,32 +64,45 @@ impl NativeEngine {
         let with = With { store_path: &self.path, dictionaries: self.dictionaries.table(), now_ms: self.now_ms() };
         let mut cold: Vec<(Place, u32)> = Vec::new();
         let mut hot_reads = 0;
-        for i in 0..reads.len() {
-            if hints.prefetch
-                && let Some(ahead) = reads.get(i + RECORD_AHEAD)
-            {
-                ask_for(&view, ahead);
+        let mut groups = reads.chunks(GROUP).peekable();
+        if hints.prefetch {
+            groups.peek().into_iter().for_each(|first| ask_for(&view, first));
+        }
+        while let Some(group) = groups.next() {
+            if hints.prefetch {
+                groups.peek().into_iter().for_each(|next| ask_for(&view, next));
             }
-            let read = &reads[i];
-            if read.state != ReadState::Located {
-                reader.missing(read.op);
-                continue;
-            }
-            let place = Place::from_bits(read.place);
-            let hot = seen(&view, place).and_then(|seen| seen.hot.as_ref().map(|hot| (seen, hot)));
-            let looked = hot.map(|(seen, hot)| {
-                let bytes = hot.read(place.offset(), place.len_at_most());
-                look(bytes, seen, place, read.op, reader, &with)
-            });
-            match looked {
-                Some(Look::Given) => hot_reads += 1,
-                Some(Look::NotThere) => {
-                    hot_reads += 1;
+            let mut in_memory = [None; GROUP];
+            let mut count = 0;
+            for read in group {
+                if read.state != ReadState::Located {
                     reader.missing(read.op);
+                    continue;
                 }
-                // Not in memory, or not as it should be: the disk decides.
-                Some(Look::Damaged) | None if cold.try_reserve(1).is_ok() => cold.push((place, read.op)),
-                _ => reader.failed(read.op, no_memory()),
+                let place = Place::from_bits(read.place);
+                match seen(&view, place).and_then(|seen| seen.hot.as_ref().map(|hot| (seen, hot))) {
+                    Some((seen, hot)) => {
+                        let bytes = hot.read(place.offset(), place.len_at_most());
+                        in_memory[count] = Some(InMemory { bytes, salt: seen.chunk.salt.at(place.offset()), place, op: read.op });
+                        count += 1;
+                    }
+                    None => put_off(&mut cold, place, read.op, reader),
+                }
+            }
+            for lanes in in_memory[..count].chunks(LANES) {
+                let lane = |lane: usize| lanes.get(lane).copied().flatten();
+                let records = Record::parse_checked_lanes(array::from_fn(|i| lane(i).map_or((&[][..], 0), |one| (one.bytes, one.salt))));
+                for (one, record) in lanes.iter().flatten().zip(&records) {
+                    match look(record.as_ref().ok(), one.op, reader, &with) {
+                        Look::Given => hot_reads += 1,
+                        Look::NotThere => {
+                            hot_reads += 1;
+                            reader.missing(one.op);
+                        }
+                        // Not as it should be: the disk decides.
+                        Look::Damaged => put_off(&mut cold, one.place, one.op, reader),
+                    }
+                }
             }
         }
         add(&self.counters.hot_reads, hot_reads);
@@ -135,7 +162,7 @@ impl NativeEngine {
         add(&self.counters.polled_reads, report.polled);
         for (read, (seen, place, op)) in reads.iter().zip(asked) {
             match &read.result {
-                Ok(len) => match look(&read.buf[..*len], seen, place, op, reader, with) {
+                Ok(len) => match look(parsed(&read.buf[..*len], seen, place).as_ref(), op, reader, with) {
                     Look::Given => {}
                     Look::NotThere => reader.missing(op),
                     Look::Damaged => {
@@ -182,30 +209,82 @@ fn seen(view: &View, place: Place) -> Option<&Seen> {
     view.get(place.slot() as usize).and_then(Option::as_ref)
 }
 
-#[inline]
-fn ask_for(view: &View, read: &ReadOp) {
-    let place = Place::from_bits(read.place);
-    if read.state == ReadState::Located
-        && let Some(hot) = seen(view, place).and_then(|seen| seen.hot.as_ref())
-    {
-        let start = hot.address(place.offset());
-        for line in 0..LINES_AHEAD.min(place.len_at_most().div_ceil(LINE_BYTES)) {
-            prefetch(start.wrapping_add(line * LINE_BYTES));
-        }
+/// Leaves a read to the disk.
+fn put_off(cold: &mut Vec<(Place, u32)>, place: Place, op: u32, reader: &mut dyn Reader) {
+    match cold.try_reserve(1) {
+        Ok(()) => cold.push((place, op)),
+        Err(_) => reader.failed(op, no_memory()),
     }
 }
 
 #[inline]
-fn look(bytes: &[u8], seen: &Seen, place: Place, op: u32, reader: &mut dyn Reader, with: &With<'_>) -> Look {
-    let Ok((record, _)) = Record::parse_checked(bytes, seen.chunk.salt.at(place.offset())) else { return Look::Damaged };
+fn ask_for(view: &View, group: &[ReadOp]) {
+    for read in group {
+        let place = Place::from_bits(read.place);
+        if read.state == ReadState::Located
+            && let Some(hot) = seen(view, place).and_then(|seen| seen.hot.as_ref())
+        {
+            let start = hot.address(place.offset());
+            for line in 0..LINES_AHEAD.min(place.len_at_most().div_ceil(LINE_BYTES)) {
+                prefetch(start.wrapping_add(line * LINE_BYTES));
+            }
+        }
+    }
+}
+
+fn parsed<'a>(bytes: &'a [u8], seen: &Seen, place: Place) -> Option<Record<'a>> {
+    Record::parse_checked(bytes, seen.chunk.salt.at(place.offset())).ok().map(|(record, _)| record)
+}
+
+/// Hands on what is asked for of a record; there is none if its checksum was not right.
+#[inline]
+fn look(record: Option<&Record<'_>>, op: u32, reader: &mut dyn Reader, with: &With<'_>) -> Look {
+    let Some(record) = record else { return Look::Damaged };
     // Another key under the same 128 bits: as good as impossible, and harmless.
     let is_asked_for = record.key == reader.key(op) || planted(Bug::KeyNotCompared);
     if record.kind != Kind::Put || record.has_expired(with.now_ms) || !is_asked_for {
         return Look::NotThere;
     }
-    match stored_value(&with.dictionaries, &record, with.store_path) {
+    match stored_value(&with.dictionaries, record, with.store_path) {
         Ok(value) => reader.found(op, value),
         Err(error) => reader.failed(op, error),
     }
     Look::Given
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Engine;
+    use crate::io::sim::{Faults, SimDisk};
+    use crate::native::tests::driver::{Driver, read};
+    use crate::native::tests::model::KEYS;
+    use crate::native::tests::workload::options;
+
+    /// Reads of any number come to groups and lanes that are not full, with keys between that are missing, or on disk only.
+    #[test]
+    fn each_read_has_its_own_result_wherever_it_stands_in_its_group() {
+        let chunk_bytes = 64 << 10;
+        for hot_bytes in [0, 2 * chunk_bytes, 64 * chunk_bytes] {
+            let disk = SimDisk::new(1, Faults::default());
+            let mut driver = Driver::open(&disk, options(chunk_bytes, hot_bytes), [0; KEYS]).unwrap();
+            let mut versions = [0; KEYS];
+            for version in 1..3000 {
+                // Some are never there, and half of them are not written again.
+                let key = version as usize * 7 % KEYS;
+                if key % 5 != 2 && (version <= KEYS as u32 || key.is_multiple_of(2)) {
+                    versions[key] = version;
+                    driver.commit(false, &[(key, version)]).unwrap();
+                }
+            }
+            for count in 0..3 * GROUP {
+                let keys: Vec<usize> = (0..count).map(|i| (i * i + count) % KEYS).collect();
+                let expected: Vec<_> = keys.iter().map(|key| Ok(versions[*key])).collect();
+                assert_eq!(read(&driver.engine, &keys), expected, "{count} keys, {hot_bytes} bytes in memory");
+            }
+            let counters = driver.engine.counters();
+            assert_eq!((counters.hot_reads > 0, counters.cold_reads > 0), (hot_bytes > 0, hot_bytes <= 2 * chunk_bytes));
+            driver.close();
+        }
+    }
 }
