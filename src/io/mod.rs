@@ -23,8 +23,9 @@ pub trait Disk: Send + Sync {
     /// ever made the lock file there is nothing to lock.
     fn open_dir_to_read(&self, path: &Path) -> io::Result<Arc<dyn Dir>>;
 
-    /// Carries out all of `reads`, many in flight at a time; each gets its own result.
-    fn read_many(&self, reads: &mut [ReadAt<'_>], how: &ReadMany) -> ReadManyReport;
+    /// Carries out all of `reads`, many in flight at a time; each gets its own result. `ended` is called with each and its number
+    /// once, in the order in which they end, while others may be on their way.
+    fn read_many(&self, reads: &mut [ReadAt<'_>], how: &ReadMany, ended: Ended<'_>) -> ReadManyReport;
 
     /// `"io_uring"`, `"threads"` ..., and why that one.
     fn backend(&self) -> (&'static str, String);
@@ -93,6 +94,9 @@ pub struct ReadAt<'a> {
     /// Bytes read (fewer than asked for only at the end of the file), or why not. Set by `read_many`.
     pub result: io::Result<usize>,
 }
+
+/// Takes a read that has ended, and its number among those of its call.
+pub type Ended<'a> = &'a mut dyn FnMut(usize, &ReadAt<'_>);
 
 /// How `read_many` may go about it.
 #[derive(Clone, Copy, Debug)]

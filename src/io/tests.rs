@@ -75,7 +75,7 @@ impl Side {
                     .enumerate()
                     .map(|(i, buf)| ReadAt { file: &*files[(which + i) % files.len()], offset: offset * i as u64, buf, result: Ok(0) })
                     .collect();
-                self.disk.read_many(&mut reads, &ReadMany { depth: 2, polling: false });
+                self.disk.read_many(&mut reads, &ReadMany { depth: 2, polling: false }, &mut |_, _| ());
                 let results: Vec<_> = reads.iter_mut().map(|read| told(std::mem::replace(&mut read.result, Ok(0)))).collect();
                 format!("read many: {results:?} {bufs:?}")
             }

@@ -156,11 +156,9 @@ impl NativeEngine {
                 None => reader.failed(*op, self.check_open().err().unwrap_or_else(no_chunk)),
             }
         }
-        let report = self.disk.read_many(&mut reads, how);
-        raise(&self.counters.cold_reads_in_flight_max, report.in_flight_max);
-        add(&self.counters.ring_reads, report.through_ring);
-        add(&self.counters.polled_reads, report.polled);
-        for (read, (seen, place, op)) in reads.iter().zip(asked) {
+        // Each is looked at while others are on their way.
+        let mut ended = |index: usize, read: &ReadAt<'_>| {
+            let (seen, place, op) = asked[index];
             match &read.result {
                 Ok(len) => match look(parsed(&read.buf[..*len], seen, place).as_ref(), op, reader, with) {
                     Look::Given => {}
@@ -175,7 +173,11 @@ impl NativeEngine {
                     reader.failed(op, self.noted(Error::from_io(what, error)));
                 }
             }
-        }
+        };
+        let report = self.disk.read_many(&mut reads, how, &mut ended);
+        raise(&self.counters.cold_reads_in_flight_max, report.in_flight_max);
+        add(&self.counters.ring_reads, report.through_ring);
+        add(&self.counters.polled_reads, report.polled);
     }
 
     /// An error that a read met: not each has a line in the log, for the same record may be asked for again and again.

@@ -17,7 +17,7 @@ pub mod transfer;
 
 pub use lock::close_locks_in_child;
 
-use super::{Dir, Disk, ReadAt, ReadMany, ReadManyReport};
+use super::{Dir, Disk, Ended, ReadAt, ReadMany, ReadManyReport};
 use crate::base::log;
 use crate::base::sync::atomic::{AtomicBool, Ordering};
 use crate::base::sync::{Arc, Mutex};
@@ -126,23 +126,30 @@ impl Disk for RealDisk {
         Ok(Arc::new(dir::RealDir::open_to_read(path)?))
     }
 
-    fn read_many(&self, reads: &mut [ReadAt<'_>], how: &ReadMany) -> ReadManyReport {
+    fn read_many(&self, reads: &mut [ReadAt<'_>], how: &ReadMany, ended: Ended<'_>) -> ReadManyReport {
         let mut report = ReadManyReport::default();
         for read in reads.iter_mut() {
             read.result = Ok(0);
         }
-        let Some(mut ring) = self.take_ring() else {
-            self.pool.read(reads, how, &mut report);
-            return report;
-        };
-        match ring.read(reads, how, &mut report) {
-            Ok(()) => self.give_back(ring),
-            Err(error) => {
-                self.give_up_ring(ring, &error);
-                // Nothing is in flight any more; whatever is not full yet is read on from where it stands.
-                self.pool.read(reads, how, &mut report);
+        let mut told = vec![false; reads.len()];
+        let tell = &mut |index: usize, read: &ReadAt<'_>| {
+            if !std::mem::replace(&mut told[index], true) {
+                ended(index, read);
             }
+        };
+        match self.take_ring() {
+            None => self.pool.read(reads, how, &mut report),
+            Some(mut ring) => match ring.read(reads, how, tell, &mut report) {
+                Ok(()) => self.give_back(ring),
+                Err(error) => {
+                    self.give_up_ring(ring, &error);
+                    // Nothing is in flight any more; whatever is not full yet is read on from where it stands.
+                    self.pool.read(reads, how, &mut report);
+                }
+            },
         }
+        // Those that did not end in the ring.
+        reads.iter().enumerate().for_each(|(index, read)| tell(index, read));
         report
     }
 

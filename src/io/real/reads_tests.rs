@@ -6,6 +6,7 @@ use super::tests::{alone, backends, dir, disk, pattern, put_over};
 use super::{Backend, RealDisk};
 use std::io::{self, IoSlice};
 use std::os::fd::{AsRawFd, RawFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// A file that is none of ours: only a descriptor, or not even that.
 struct Odd(Option<RawFd>);
@@ -46,7 +47,13 @@ fn read_places(disk: &RealDisk, file: &dyn File, all: &[u8], count: usize, how: 
     let offset = |i: usize| (i * 7919 % (all.len() + 3000)) as u64;
     let mut reads: Vec<ReadAt<'_>> =
         bufs.iter_mut().enumerate().map(|(i, buf)| ReadAt { file, offset: offset(i), buf, result: Ok(9) }).collect();
-    let report = disk.read_many(&mut reads, &how);
+    let mut told = vec![0; count];
+    let report = disk.read_many(&mut reads, &how, &mut |i, read| {
+        told[i] += 1;
+        let len = *read.result.as_ref().unwrap();
+        assert!(len == 0 || read.buf[..len] == all[offset(i) as usize..][..len], "read {i} has ended");
+    });
+    assert_eq!(told, vec![1; count]);
     for (i, read) in reads.iter().enumerate() {
         let there = all.get(offset(i) as usize..).unwrap_or_default();
         let expected = &there[..there.len().min(read.buf.len())];
@@ -96,7 +103,7 @@ fn each_read_has_its_own_result() {
                 ReadAt { file, offset: i as u64 * 50, buf, result: Ok(0) }
             })
             .collect();
-        disk.read_many(&mut reads, &ReadMany { depth: 8, polling: false });
+        disk.read_many(&mut reads, &ReadMany { depth: 8, polling: false }, &mut |_, _| ());
         for (i, read) in reads.iter().enumerate() {
             match i % 3 {
                 0 => assert!(read.result.as_ref().is_ok_and(|n| *n == 100) && read.buf[..] == all[i * 50..i * 50 + 100]),
@@ -104,6 +111,32 @@ fn each_read_has_its_own_result() {
                 _ => assert!(read.result.as_ref().is_ok_and(|n| *n == 100) && read.buf[..] == [42; 100]),
             }
         }
+    }
+}
+
+#[test]
+fn a_panic_while_reads_are_in_flight_waits_for_them() {
+    let tmp = tempfile::tempdir().unwrap();
+    let all = pattern(1_000_000);
+    let file = dir(tmp.path()).create("f").unwrap();
+    write_all_at(&*file, &mut [IoSlice::new(&all)], 0, false).unwrap();
+    for disk in backends(32) {
+        file.forget();
+        let mut bufs = vec![vec![0; 3000]; 100];
+        let mut reads: Vec<ReadAt<'_>> =
+            bufs.iter_mut().enumerate().map(|(i, buf)| ReadAt { file: &*file, offset: i as u64 * 9000, buf, result: Ok(0) }).collect();
+        let mut told = 0;
+        let mut third = |_: usize, _: &ReadAt<'_>| {
+            told += 1;
+            assert!(told < 3, "planted");
+        };
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            disk.read_many(&mut reads, &ReadMany { depth: 32, polling: false }, &mut third).in_flight_max
+        }));
+        assert!(caught.is_err());
+        bufs.fill(vec![7; 3000]);
+        read_places(&disk, &*file, &all, 300, ReadMany { depth: 8, polling: false });
+        assert!(bufs.iter().flatten().all(|byte| *byte == 7), "a read was still in flight");
     }
 }
 
@@ -131,7 +164,7 @@ fn threads_end_with_the_disk() {
     let (shared, mut bufs) = (disk.pool.watch(), vec![[0u8; 8]; 64]);
     let slow = Slow;
     let mut reads: Vec<ReadAt<'_>> = bufs.iter_mut().map(|buf| ReadAt { file: &slow, offset: 0, buf, result: Ok(0) }).collect();
-    let report = disk.read_many(&mut reads, &ReadMany { depth: 4, polling: true });
+    let report = disk.read_many(&mut reads, &ReadMany { depth: 4, polling: true }, &mut |_, _| ());
     assert!((2..=4).contains(&report.in_flight_max) && report.polled == 0, "{report:?}");
     assert!(reads.iter().all(|read| read.result.as_ref().is_ok_and(|n| *n == 8)));
     assert!(shared.strong_count() > 1);
@@ -288,7 +321,7 @@ fn a_child_can_drop_the_disk() {
     for disk in backends(8) {
         let mut bufs = [[0u8; 8]; 16];
         let mut reads: Vec<ReadAt<'_>> = bufs.iter_mut().map(|buf| ReadAt { file: &Slow, offset: 0, buf, result: Ok(0) }).collect();
-        disk.read_many(&mut reads, &ReadMany { depth: 4, polling: false });
+        disk.read_many(&mut reads, &ReadMany { depth: 4, polling: false }, &mut |_, _| ());
         // SAFETY: the test's other threads sleep, so the child finds no lock taken; it ends without returning.
         let child = unsafe { libc::fork() };
         if child == 0 {
@@ -333,7 +366,7 @@ fn a_failing_ring_keeps_no_buffer() {
             assert_eq!(unsafe { libc::write(ends[1], [9u8; 8].as_ptr().cast(), 8) }, 8);
             assert!(!early, "the kernel still had a buffer");
         });
-        disk.read_many(&mut reads, &ReadMany { depth: 8, polling: false });
+        disk.read_many(&mut reads, &ReadMany { depth: 8, polling: false }, &mut |_, _| ());
         returned.store(true, std::sync::atomic::Ordering::SeqCst);
     });
     assert_eq!(disk.backend().0, "threads", "the ring failed while reads were in flight");

@@ -5,19 +5,23 @@
 //! registered buffers, kernel polling threads, or a return while the kernel may still write into a caller's buffer.
 #![allow(unsafe_code)]
 
-use super::super::{ReadAt, ReadMany, ReadManyReport};
+use super::super::{Ended, ReadAt, ReadMany, ReadManyReport};
 use super::descriptor::{Identity, is_still};
 use super::{finish_by_pread, sys};
 use io_uring::{IoUring, Probe, opcode, types};
 use std::io;
 use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
 /// One request asks for this much at most (Linux transfers a little less than 2 GiB in one call).
 const REQUEST_BYTES_MAX: usize = 1 << 30;
 /// Interrupted reads that one call gives to the ring again; those behind are read in the calling thread.
 const RETRIES_MAX: u32 = 1000;
+/// So many reads go to the kernel by themselves: what it is given in one call it hands to the device in lots, the first of them only
+/// when there are some dozens.
+const FIRST_READS: u32 = 16;
 /// A kernel that takes nothing and completes nothing for this many milliseconds has stopped working.
 const REFUSALS_MAX: u32 = 1000;
 /// Polling that brought nothing for this long goes to sleep instead: the disk is in trouble, and the CPU is not ours.
@@ -29,6 +33,8 @@ pub(super) struct Ring {
     identity: Identity,
     entries: u32,
     again: Vec<u32>,
+    /// Reads that have ended and of which nobody was told yet.
+    ended: Vec<u32>,
 }
 
 impl Ring {
@@ -55,8 +61,9 @@ impl Ring {
                     let entries = ring.params().sq_entries();
                     // SAFETY: the ring's descriptor is open, and the borrow ends here.
                     let stat = sys::stat(unsafe { BorrowedFd::borrow_raw(ring.as_raw_fd()) })?;
-                    let (identity, again) = ((stat.st_dev, stat.st_ino), Vec::with_capacity(entries as usize));
-                    return Ok(Ring { ring: ManuallyDrop::new(ring), identity, entries, again });
+                    let identity = (stat.st_dev, stat.st_ino);
+                    let (again, ended) = (Vec::with_capacity(entries as usize), Vec::with_capacity(entries as usize));
+                    return Ok(Ring { ring: ManuallyDrop::new(ring), identity, entries, again, ended });
                 }
                 Err(e) if e.raw_os_error() == Some(libc::ENOMEM) && entries > super::RING_ENTRIES_MIN => entries /= 2,
                 Err(e) => return Err(e),
@@ -71,7 +78,7 @@ impl Ring {
 
     /// Ends it without closing its descriptor or unmapping its memory.
     pub(super) fn abandon(mut self) {
-        self.again = Vec::new();
+        (self.again, self.ended) = (Vec::new(), Vec::new());
         std::mem::forget(self);
     }
 
@@ -95,13 +102,25 @@ impl Ring {
         Ok(())
     }
 
-    /// Does all `reads`, each going on from where its `result` stands. On an error nothing is in flight any more; the
-    /// reads then stand where they got to, and this ring must not be used again.
-    pub(super) fn read(&mut self, reads: &mut [ReadAt<'_>], how: &ReadMany, report: &mut ReadManyReport) -> io::Result<()> {
+    /// Does all `reads`, each going on from where its `result` stands, and tells `ended` of those that end in the ring while others
+    /// are still in flight. On an error nothing is in flight any more; the reads then stand where they got to, and this ring must
+    /// not be used again.
+    pub(super) fn read(
+        &mut self,
+        reads: &mut [ReadAt<'_>],
+        how: &ReadMany,
+        ended: Ended<'_>,
+        report: &mut ReadManyReport,
+    ) -> io::Result<()> {
         let depth = how.depth.clamp(1, self.entries);
         let quarter = (depth / 4).max(1);
         let mut call = Call { next: 0, in_flight: 0, retries: 0, refusals: 0 };
         self.again.clear();
+        self.ended.clear();
+        self.fill(reads, FIRST_READS.min(depth), &mut call, report);
+        if call.next < reads.len() {
+            let _ = self.ring.submit(); // what goes wrong here goes wrong again below
+        }
         loop {
             self.fill(reads, depth, &mut call, report);
             if call.in_flight == 0 {
@@ -109,11 +128,20 @@ impl Ring {
             }
             report.in_flight_max = report.in_flight_max.max(u64::from(call.in_flight));
             let more = !self.again.is_empty() || call.next < reads.len();
-            let want = if more { quarter.min(call.in_flight) } else { call.in_flight };
+            let want = if more { quarter.min(call.in_flight) } else { (call.in_flight / 2).max(1) };
             let waited = if how.polling { self.poll(want) } else { self.ring.submit_and_wait(want as usize).map(|_| false) };
             let in_flight_before = call.in_flight;
             let reaped_by_polling = *waited.as_ref().unwrap_or(&false);
             self.reap(reads, &mut call, reaped_by_polling, report);
+            let told = catch_unwind(AssertUnwindSafe(|| {
+                for index in self.ended.drain(..) {
+                    ended(index as usize, &reads[index as usize]);
+                }
+            }));
+            if let Err(panic) = told {
+                self.drain(reads, &mut call, report);
+                resume_unwind(panic);
+            }
             match waited {
                 Ok(_) => call.refusals = 0,
                 Err(e) => match e.raw_os_error() {
@@ -162,8 +190,8 @@ impl Ring {
                 .build()
                 .user_data(index as u64);
             // SAFETY: buffer and file are borrowed by `reads` until the call returns, and it returns only after the
-            // completion of this request was reaped (`read` loops until none is in flight, `drain` on an error).
-            // Until then nothing touches the buffer: `reap` and `fill` look at a read again after its completion.
+            // completion of this request was reaped (`read` loops until none is in flight, `drain` on an error or a panic).
+            // Until then nothing touches the buffer: `reap`, `fill` and `ended` look at a read again after its completion.
             match unsafe { queue.push(&entry) } {
                 Ok(()) => {
                     call.in_flight += 1;
@@ -206,6 +234,7 @@ impl Ring {
             if polled {
                 report.polled += 1;
             }
+            self.ended.push(index as u32);
         }
         call.in_flight -= reaped.min(call.in_flight);
         reaped

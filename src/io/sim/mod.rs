@@ -15,7 +15,7 @@ mod state;
 
 pub use faults::{Aftermath, Calls, Failure, Faults, Fill, Survival, Tear};
 
-use super::{Dir, Disk, ReadAt, ReadMany, ReadManyReport, read_full_at};
+use super::{Dir, Disk, Ended, ReadAt, ReadMany, ReadManyReport, read_full_at};
 use crate::base::random::Random;
 use crate::base::sync::{Arc, Mutex};
 use faults::Planned;
@@ -148,9 +148,10 @@ impl Disk for SimDisk {
         Ok(Arc::new(calls::SimDir { state: Arc::clone(&self.state), path: path.to_owned(), read_only: true }))
     }
 
-    fn read_many(&self, reads: &mut [ReadAt<'_>], how: &ReadMany) -> ReadManyReport {
-        for read in reads.iter_mut() {
+    fn read_many(&self, reads: &mut [ReadAt<'_>], how: &ReadMany, ended: Ended<'_>) -> ReadManyReport {
+        for (index, read) in reads.iter_mut().enumerate() {
             read.result = read_full_at(read.file, read.buf, read.offset);
+            ended(index, read);
         }
         ReadManyReport { in_flight_max: (reads.len() as u64).min(u64::from(how.depth.max(1))), ..ReadManyReport::default() }
     }

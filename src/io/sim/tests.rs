@@ -319,7 +319,7 @@ fn calls_come_back_short_and_interrupted() {
     let mut bufs = vec![[0u8; 64]; 100];
     let mut reads: Vec<ReadAt<'_>> =
         bufs.iter_mut().enumerate().map(|(i, buf)| ReadAt { file: &*file, offset: i as u64 * 50, buf, result: Ok(0) }).collect();
-    let report = disk.read_many(&mut reads, &ReadMany { depth: 16, polling: true });
+    let report = disk.read_many(&mut reads, &ReadMany { depth: 16, polling: true }, &mut |_, _| ());
     assert_eq!((report.in_flight_max, report.through_ring, report.polled), (16, 0, 0));
     for (i, read) in reads.iter().enumerate() {
         let there = &bytes[i * 50..(i * 50 + 64).min(5000)];
