@@ -57,19 +57,18 @@ impl<T> Array<T> {
     }
 
     /// Makes room for `more` further elements, which will come.
+    #[inline]
     pub fn reserve(&mut self, more: usize) -> Result<()> {
-        self.reserve_unsure(more, 0)
+        if self.capacity - self.len >= more { Ok(()) } else { self.grow(more, 0) }
     }
 
     /// Makes room for as many elements, of which perhaps only a few will come.
     pub fn reserve_at_most(&mut self, most: usize) -> Result<()> {
-        self.reserve_unsure(most, LARGE_PAGE_BYTES)
+        if self.capacity - self.len >= most { Ok(()) } else { self.grow(most, LARGE_PAGE_BYTES) }
     }
 
-    fn reserve_unsure(&mut self, more: usize, unsure: usize) -> Result<()> {
-        if self.capacity - self.len >= more {
-            return Ok(());
-        }
+    #[cold]
+    fn grow(&mut self, more: usize, unsure: usize) -> Result<()> {
         let no_memory = || Error::no_memory("alloc_func gave no memory for a batch's tables; submit what there is or free memory");
         let wanted = self.len.checked_add(more).ok_or_else(no_memory)?;
         let capacity = wanted.max(self.capacity.saturating_mul(2)).max(8);
