@@ -3,6 +3,7 @@
 //! Where batches are grouped, most groups are of one: they are not to pay for an allocation each time. Used by whoever makes such
 //! lists; must never be used for what is mostly long.
 
+use std::collections::TryReserveError;
 use std::ops::{Deref, DerefMut};
 
 /// A list that takes memory of its own for more than one element.
@@ -76,6 +77,16 @@ impl<T: Copy, const N: usize> FewCopies<T, N> {
         FewCopies { few: [none; N], len: 0, more: Vec::new() }
     }
 
+    /// A list of `len` copies of `element`.
+    pub fn filled(element: T, len: usize) -> Result<Self, TryReserveError> {
+        let mut copies = FewCopies { few: [element; N], len, more: Vec::new() };
+        if len > N {
+            copies.more.try_reserve_exact(len)?;
+            copies.more.resize(len, element);
+        }
+        Ok(copies)
+    }
+
     /// Adds an element at the end.
     pub fn push(&mut self, element: T) {
         if self.len < N {
@@ -130,6 +141,9 @@ mod tests {
             copies.push(len);
             copies[len] += 1;
             copies[len] -= 1;
+            let mut filled = FewCopies::<usize, 3>::filled(7, len).expect("memory");
+            filled.push(8);
+            assert!(filled.iter().copied().eq(std::iter::repeat_n(7, len).chain([8])));
         }
     }
 }

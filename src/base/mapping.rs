@@ -4,6 +4,7 @@
 //! which byte is its owners' business. Must never be used for little: a page is the least.
 #![allow(unsafe_code)]
 
+use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 /// Bytes of a page.
@@ -63,6 +64,19 @@ impl Mapping {
     #[inline(always)]
     pub fn bytes(&self) -> usize {
         self.len
+    }
+
+    /// The bytes without an owner: whoever has them gives them to `from_start` in the end.
+    pub fn into_start(self) -> NonNull<u8> {
+        ManuallyDrop::new(self).memory
+    }
+
+    /// The owner again.
+    ///
+    /// # Safety
+    /// `start` is from `into_start` of a mapping of `len` bytes, and comes back once; nobody has a place in it any more.
+    pub unsafe fn from_start(start: NonNull<u8>, len: usize) -> Mapping {
+        Mapping { memory: start, len, large_from: len }
     }
 
     /// Asks for large pages from byte `from` on, which begins one; before the first touch.

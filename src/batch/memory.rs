@@ -13,6 +13,7 @@ pub use allocator::{Allocator, calls_are_refused, without_calls};
 pub use slab::Slab;
 
 use crate::base::error::{Error, Result};
+use crate::base::mapping::LARGE_PAGE_BYTES;
 use crate::base::sync::Arc;
 use slab::Piece;
 use std::marker::PhantomData;
@@ -55,16 +56,24 @@ impl<T> Array<T> {
         array
     }
 
-    /// Makes room for `more` further elements.
+    /// Makes room for `more` further elements, which will come.
+    #[inline]
     pub fn reserve(&mut self, more: usize) -> Result<()> {
-        if self.capacity - self.len >= more {
-            return Ok(());
-        }
+        if self.capacity - self.len >= more { Ok(()) } else { self.grow(more, 0) }
+    }
+
+    /// Makes room for as many elements, of which perhaps only a few will come.
+    pub fn reserve_at_most(&mut self, most: usize) -> Result<()> {
+        if self.capacity - self.len >= most { Ok(()) } else { self.grow(most, LARGE_PAGE_BYTES) }
+    }
+
+    #[cold]
+    fn grow(&mut self, more: usize, unsure: usize) -> Result<()> {
         let no_memory = || Error::no_memory("alloc_func gave no memory for a batch's tables; submit what there is or free memory");
         let wanted = self.len.checked_add(more).ok_or_else(no_memory)?;
         let capacity = wanted.max(self.capacity.saturating_mul(2)).max(8);
         let bytes = capacity.checked_mul(size_of::<T>()).ok_or_else(no_memory)?;
-        let memory: NonNull<T> = self.allocator.take(bytes, no_memory)?.cast();
+        let memory: NonNull<T> = self.allocator.take(bytes, unsure, no_memory)?.cast();
         // SAFETY: both regions hold at least `len` elements and do not overlap: one was just allocated. The elements
         // move: the old region is given back without dropping them.
         unsafe { std::ptr::copy_nonoverlapping(self.memory.as_ptr(), memory.as_ptr(), self.len) };
@@ -114,7 +123,7 @@ impl<T> Array<T> {
 
     fn release_memory(&mut self) {
         if self.capacity > 0 && self.piece.take().is_none() {
-            self.allocator.give_back(self.memory.cast());
+            self.allocator.give_back(self.memory.cast(), self.held_bytes());
         }
         self.capacity = 0;
     }
@@ -173,7 +182,7 @@ unsafe impl Send for Arena {}
 unsafe impl Sync for Arena {}
 
 const BLOCK_LEN_MIN: usize = 4 << 10;
-const BLOCK_LEN_MAX: usize = 1 << 20;
+const BLOCK_LEN_MAX: usize = 8 << 20;
 
 /// An arena that begins in a slab has room there to list so many blocks.
 const BLOCKS_IN_SLAB: usize = 4;
@@ -267,7 +276,7 @@ impl Arena {
             return Err(no_memory());
         }
         self.blocks.reserve(1)?;
-        let memory = self.allocator.take(capacity, no_memory)?;
+        let memory = self.allocator.take(capacity, 0, no_memory)?;
         self.blocks.push(Block { memory, capacity, used: 0, piece: None })?;
         Ok(0)
     }
@@ -323,7 +332,7 @@ impl Arena {
     /// Gives back the memory of the first `count` blocks.
     fn give_back_blocks(&self, count: usize) {
         for block in self.blocks[..count].iter().filter(|block| block.piece.is_none()) {
-            self.allocator.give_back(block.memory);
+            self.allocator.give_back(block.memory, block.capacity);
         }
     }
 
@@ -439,6 +448,21 @@ mod tests {
         assert_eq!((span, bytes.iter().all(|byte| *byte == 0)), (Span::default(), true));
         arena.clear();
         arena.clear();
+    }
+
+    #[test]
+    fn what_is_large_grows_and_goes_back_like_the_rest() {
+        let mut array = Array::new(Allocator::system());
+        array.reserve_at_most(LARGE_PAGE_BYTES).expect("memory");
+        let words = 5 * LARGE_PAGE_BYTES / size_of::<u64>();
+        (0..words as u64).for_each(|i| array.push(i).expect("memory"));
+        assert!(array.iter().enumerate().all(|(i, word)| i as u64 == *word));
+        let mut arena = Arena::new(Allocator::system());
+        let spans: Vec<_> = (0..40u8).map(|i| arena.put(1 << 19, [&[i; 9], &[], &[]]).expect("memory")).collect();
+        assert!(arena.blocks.iter().any(|block| block.capacity >= 2 * LARGE_PAGE_BYTES));
+        assert!(spans.iter().zip(0..).all(|(span, i)| arena.bytes(*span, 10) == [i, i, i, i, i, i, i, i, i, 0]));
+        arena.clear();
+        assert_eq!(arena.take(100).map(|(span, bytes)| (span, bytes.len())), Ok((Span::default(), 100)));
     }
 
     #[test]

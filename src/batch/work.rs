@@ -120,7 +120,7 @@ impl Work {
             key_scratch: Array::new(allocator),
             pack_scratch: Array::new(allocator),
         };
-        work.ops.reserve(expected)?;
+        work.ops.reserve_at_most(expected)?;
         Ok(work)
     }
 

@@ -5,7 +5,7 @@
 
 use super::NativeEngine;
 use super::chunks::View;
-use super::frame::{BatchEntry, Digest, FrameHeader, FrameKind, LogEnd};
+use super::frame::{BATCH_ENTRY_LEN, BatchEntry, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd};
 use super::hot::HotRange;
 use super::index::{Index, Place};
 use super::log::{Log, Purpose, SyncWay, Wanted};
@@ -32,8 +32,11 @@ pub(super) const PREFETCH_AHEAD: usize = 16;
 /// looked for side by side then, see `read::GROUP`.
 const GROUP: usize = 8;
 
-/// Pieces of a frame that are listed without taking memory: its head and a run of records for each of some batches.
-const PIECES_AT_HAND: usize = 8;
+/// Batches for which a frame's head, and the list of its pieces, takes no memory of its own.
+const BATCHES_AT_HAND: usize = 7;
+
+/// Frame header and batch table.
+type Head = FewCopies<u8, { FRAME_HEADER_LEN + BATCHES_AT_HAND * BATCH_ENTRY_LEN }>;
 
 /// A group that has its place in the log and must be published.
 pub(super) struct Staged {
@@ -45,8 +48,7 @@ pub(super) struct Staged {
 
 struct Frame {
     place: super::log::Place,
-    /// Frame header and batch table.
-    head: Vec<u8>,
+    head: Head,
     hot: Option<HotRange>,
     /// Where the log ends with it.
     end: LogEnd,
@@ -97,9 +99,8 @@ impl NativeEngine {
         let payload_len: u64 = all_ops(group).map(|op| u64::from(op.len)).sum();
         let batches = group.iter().filter(|member| !member.writes.ops.is_empty()).count();
         let durable = group.iter().any(|member| member.durable);
-        let mut head = Vec::new();
-        let head_len = super::frame::FRAME_HEADER_LEN + batches * super::frame::BATCH_ENTRY_LEN;
-        head.try_reserve_exact(head_len).map_err(|_| Error::no_memory("no memory for a frame's head: free memory"))?;
+        let head_len = FRAME_HEADER_LEN + batches * BATCH_ENTRY_LEN;
+        let mut head = Head::filled(0, head_len).map_err(|_| Error::no_memory("no memory for a frame's head: free memory"))?;
         let wanting = {
             let mut index = self.index.write();
             index.reserve(&mut puts(group))?;
@@ -116,7 +117,6 @@ impl NativeEngine {
                 return Err(error);
             }
         };
-        head.resize(head_len, 0);
         let frame_len = head_len as u64 + payload_len;
         let digest = fill_head(&mut head, group, &place, payload_len);
         let end = self.log.staged(&place, frame_len, digest);
@@ -134,7 +134,11 @@ impl NativeEngine {
     pub(super) fn stage_beat(&self) -> Result<Staged> {
         self.check_open()?;
         let beat = self.log.stage_beat()?;
-        let frame = beat.map(|(place, head)| Frame { end: place.before(), place, head, hot: None });
+        let frame = beat.map(|(place, header)| {
+            let mut head = Head::new(0);
+            header.into_iter().for_each(|byte| head.push(byte));
+            Frame { end: place.before(), place, head, hot: None }
+        });
         Ok(Staged { log: Arc::clone(&self.log), frame, settled: false })
     }
 
@@ -150,7 +154,7 @@ impl NativeEngine {
     /// Hands the frame to the disk; several groups may be here at the same time. The number of calls it took.
     pub(super) fn write(&self, staged: &mut Staged, group: &[Commit<'_>]) -> io::Result<u64> {
         let Some(Frame { place, head, hot, .. }) = &mut staged.frame else { return Ok(0) };
-        let mut pieces = FewCopies::<_, PIECES_AT_HAND>::new(IoSlice::new(&[]));
+        let mut pieces = FewCopies::<_, { 1 + BATCHES_AT_HAND }>::new(IoSlice::new(&[]));
         pieces.push(IoSlice::new(head));
         for member in group {
             runs_of(member, |run| pieces.push(IoSlice::new(run)));
@@ -336,10 +340,10 @@ impl Dead {
 
 /// Salts the records' checksums for their places, and fills in the batch table and the frame header.
 fn fill_head(head: &mut [u8], group: &mut [Commit<'_>], place: &super::log::Place, payload_len: u64) -> u64 {
-    let (header, table) = head.split_at_mut(super::frame::FRAME_HEADER_LEN);
+    let (header, table) = head.split_at_mut(FRAME_HEADER_LEN);
     let mut digest = Digest::new(place.digest_before);
     let mut offset = place.offset + header.len() as u64 + table.len() as u64;
-    let mut entries = table.chunks_exact_mut(super::frame::BATCH_ENTRY_LEN);
+    let mut entries = table.chunks_exact_mut(BATCH_ENTRY_LEN);
     let mut batches = 0;
     for member in group.iter_mut().filter(|member| !member.writes.ops.is_empty()) {
         if let Some(entry) = entries.next() {

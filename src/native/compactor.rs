@@ -7,7 +7,7 @@
 use super::NativeEngine;
 use crate::base::code::Code;
 use crate::base::error::Result;
-use crate::base::log;
+use crate::base::log::{self, Rare};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
 use crate::engine::counters::add;
@@ -30,6 +30,7 @@ pub(super) struct Compactor {
     look_at: AtomicU64,
     /// The log says that compaction has fallen behind, and not yet that it has caught up.
     told: AtomicBool,
+    failures: Rare,
 }
 
 /// From this load on compaction pauses less and less for commits, and not at all at `LOAD_FULL`.
@@ -149,14 +150,12 @@ impl NativeEngine {
     /// with what is dead. Nothing else waits for it here.
     pub(super) fn hold_back(&self, bytes: impl FnOnce() -> u64) {
         let load = self.compactor.load.load(Ordering::Relaxed);
-        if load > LOAD_FULL && !self.log.is_full() {
-            let share = (load - LOAD_FULL).min(LOAD_MAX - LOAD_FULL);
-            let micros = bytes().saturating_mul(1_000_000) / SLOWEST_BYTES_PER_SECOND * share / (LOAD_MAX - LOAD_FULL);
-            let pause = Duration::from_micros(micros).min(HOLD_BACK_MAX);
-            if pause >= HOLD_BACK_MIN {
-                std::thread::sleep(pause);
-                add(&self.counters.held_back, 1);
-            }
+        if load > LOAD_FULL
+            && !self.log.is_full()
+            && let Some(pause) = pause_of_commit(load, bytes())
+        {
+            std::thread::sleep(pause);
+            add(&self.counters.held_back, 1);
         }
     }
 
@@ -166,8 +165,8 @@ impl NativeEngine {
         let took = pace.last.elapsed();
         let groups = self.counters.groups.load(Ordering::Relaxed);
         let others_commit = groups > pace.groups_seen + 1;
-        let load = self.compactor.load.load(Ordering::Relaxed).clamp(LOAD_HURRY, LOAD_FULL);
-        let courtesy = if others_commit { took * (LOAD_FULL - load) as u32 / (LOAD_FULL - LOAD_HURRY) as u32 } else { Duration::ZERO };
+        let load = self.compactor.load.load(Ordering::Relaxed);
+        let courtesy = if others_commit { courtesy(load, took) } else { Duration::ZERO };
         let by_rate = match pace.bytes_per_second {
             0 => Duration::ZERO,
             rate => Duration::from_micros(bytes.saturating_mul(1_000_000) / rate).saturating_sub(took),
@@ -182,6 +181,19 @@ impl NativeEngine {
         pace.groups_seen = self.counters.groups.load(Ordering::Relaxed);
         pace.last = Instant::now();
     }
+}
+
+/// How long a commit of `bytes` pauses, if it does.
+fn pause_of_commit(load: u64, bytes: u64) -> Option<Duration> {
+    let share = load.saturating_sub(LOAD_FULL).min(LOAD_MAX - LOAD_FULL);
+    let micros = bytes.saturating_mul(1_000_000) / SLOWEST_BYTES_PER_SECOND * share / (LOAD_MAX - LOAD_FULL);
+    Some(Duration::from_micros(micros).min(HOLD_BACK_MAX)).filter(|pause| *pause >= HOLD_BACK_MIN)
+}
+
+/// How long compaction pauses for commits that wait beside it, after a group that took so long.
+fn courtesy(load: u64, took: Duration) -> Duration {
+    let left = LOAD_FULL - load.clamp(LOAD_HURRY, LOAD_FULL);
+    took * left as u32 / (LOAD_FULL - LOAD_HURRY) as u32
 }
 
 impl Compactor {
@@ -257,12 +269,39 @@ impl NativeEngine {
                 // It was this that met the full disk: now there is the reserve.
                 Err(error) if error.code == Code::DISK_FULL && self.log.has_become_full() => {}
                 Err(error) => {
-                    if error.code != Code::INVALID_STATE {
-                        log::write(log::Level::Warn, "compact", &error.message);
+                    // Under load it is tried again soon, and again.
+                    if error.code != Code::INVALID_STATE
+                        && let Some(number) = self.compactor.failures.note()
+                    {
+                        let text = format!("{} (failure {number} of compaction since the store was opened)", error.message);
+                        log::write(log::Level::Warn, "compact", &text);
                     }
-                    return; // the next chunk brings the next try
+                    return; // what comes in next brings the next try
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commits_slow_down_by_degrees() {
+        let of = |load, bytes| pause_of_commit(load, bytes).unwrap_or_default();
+        assert_eq!([0, LOAD_HURRY, LOAD_FULL].map(|load| of(load, u64::MAX)), [Duration::ZERO; 3]);
+        assert_eq!(pause_of_commit(LOAD_MAX, 1000), None, "too short to be slept");
+        let second = SLOWEST_BYTES_PER_SECOND;
+        assert_eq!(of(LOAD_MAX, second / 1000), Duration::from_micros(999), "as if it came in so slowly");
+        assert!(of(LOAD_FULL + 50, second / 1000) < of(LOAD_FULL + 100, second / 1000));
+        assert_eq!((of(LOAD_MAX, u64::MAX), of(u64::MAX, second)), (HOLD_BACK_MAX, HOLD_BACK_MAX));
+    }
+
+    #[test]
+    fn compaction_gives_way_the_less_the_more_there_is_to_do() {
+        let took = Duration::from_millis(8);
+        let loads = [0, LOAD_HURRY, (LOAD_HURRY + LOAD_FULL) / 2, LOAD_FULL, LOAD_MAX, u64::MAX];
+        assert_eq!(loads.map(|load| courtesy(load, took).as_millis()), [8, 8, 4, 0, 0, 0]);
     }
 }

@@ -156,13 +156,103 @@ fn record_len(window: &mut Window<'_>, at: u64, end: u64) -> io::Result<Option<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::record;
     use crate::io::sim::{Faults, SimDisk};
-    use crate::io::{Disk, write_all_at};
+    use crate::io::{Disk, File, write_all_at};
+    use crate::native::frame::{BATCH_ENTRY_LEN, FRAME_HEADER_LEN};
     use std::path::Path;
+    use std::sync::Arc;
+
+    const SALT_ID: [u8; 16] = [7; 16];
+
+    /// A chunk of two frames with records of values of these lengths.
+    fn chunk_of(frames: [&[usize]; 2]) -> (SimDisk, Arc<dyn File>, LogEnd) {
+        let disk = SimDisk::new(1, Faults::default());
+        let file = disk.open_dir(Path::new("/store")).expect("a directory").create("chunk").expect("a file");
+        let (salt, mut at) = (Salt::of(&SALT_ID, 3), CHUNK_HEADER_LEN as u64);
+        for (digest, lens) in (0..).zip(frames) {
+            let first_record = at + (FRAME_HEADER_LEN + BATCH_ENTRY_LEN) as u64;
+            let mut payload = Vec::new();
+            for (i, len) in lens.iter().enumerate() {
+                let (key, value) = (format!("key-{digest}-{i}"), vec![i as u8; *len]);
+                let put = Record::put(key.as_bytes(), &value);
+                let start = payload.len();
+                payload.resize(start + put.encoded_len(), 0);
+                put.encode(&mut payload[start..]);
+                record::salt_sum(&mut payload[start..], salt.at(first_record + start as u64));
+            }
+            let header = FrameHeader {
+                kind: FrameKind::Data,
+                first_seq: 1,
+                watermark: 0,
+                payload_len: payload.len() as u64,
+                records: lens.len() as u32,
+                batches: 1,
+                digest_before: digest,
+                digest: digest + 1,
+            };
+            write_all_at(&*file, &mut [io::IoSlice::new(&header.encode(salt, at))], at, false).expect("written");
+            write_all_at(&*file, &mut [io::IoSlice::new(&payload)], first_record, false).expect("written");
+            at = first_record + payload.len() as u64;
+        }
+        (disk, file, LogEnd { chunk: 3, valid_bytes: at, last_seq: 1, digest: 2 })
+    }
+
+    /// Places of the records, alone and by runs; then, for both, where the damage is, if it ended with that.
+    type Scans = [(Vec<(u64, u64)>, Option<u64>); 2];
+
+    fn scan_both_ways(file: &dyn File, end: LogEnd) -> Scans {
+        let salt = Salt::of(&SALT_ID, 3);
+        let (mut alone, mut by_runs) = (Vec::new(), Vec::new());
+        let (mut frames, mut window) = (Frames::new(salt, end), Window::new(file, end.valid_bytes));
+        let damage_alone = loop {
+            match frames.next_record(&mut window).expect("can be read") {
+                Step::Record { offset, bytes, .. } => alone.push((offset, bytes.len() as u64)),
+                Step::End => break None,
+                Step::Damaged { offset } => break Some(offset),
+            }
+        };
+        let (mut frames, mut window, mut run) = (Frames::new(salt, end), Window::new(file, end.valid_bytes), Run::default());
+        let damage_by_runs = loop {
+            match frames.next_run(&mut window, &mut run).expect("can be read") {
+                Next::Run => {
+                    assert!((1..=RUN_MAX).contains(&run.places().len()));
+                    assert!(run.places().iter().all(|(at, len)| window.held(*at, *len).is_some()), "all of a run is at hand");
+                    by_runs.extend_from_slice(run.places());
+                }
+                Next::End => break None,
+                Next::Damaged { offset } => break Some(offset),
+            }
+        };
+        [(alone, damage_alone), (by_runs, damage_by_runs)]
+    }
+
+    #[test]
+    fn runs_are_the_records_one_by_one_also_across_windows() {
+        let mut lens = vec![100; 100];
+        lens.extend([3 << 20, 5, 2 << 20, 0, 5 << 20, 7]);
+        let (_disk, file, end) = chunk_of([&lens, &[10; 33]]);
+        let [alone, by_runs] = scan_both_ways(&*file, end);
+        assert_eq!((alone.0.len(), alone.1), (lens.len() + 33, None));
+        assert_eq!(alone, by_runs);
+    }
+
+    #[test]
+    fn a_run_ends_before_damage_which_is_met_next() {
+        let (disk, file, end) = chunk_of([&[100; 50], &[100; 50]]);
+        let [(places, _), _] = scan_both_ways(&*file, end);
+        for bad in [0, 1, 31, 32, 33, 49, 50, 99] {
+            let (at, _) = places[bad];
+            assert!(disk.flip_bit("chunk", at + 20, 3));
+            let scans = scan_both_ways(&*file, end);
+            assert!(disk.flip_bit("chunk", at + 20, 3));
+            assert!(scans.iter().all(|(seen, damage)| *damage == Some(at) && seen[..] == places[..bad]), "record {bad}");
+        }
+    }
 
     #[test]
     fn a_frame_longer_than_its_chunk_is_damage() {
-        let (salt, at) = (Salt::of(&[7; 16], 3), CHUNK_HEADER_LEN as u64);
+        let (salt, at) = (Salt::of(&SALT_ID, 3), CHUNK_HEADER_LEN as u64);
         for payload_len in [1000, 1 << 40, u64::MAX - 100, u64::MAX - at - 10, u64::MAX] {
             let forged = FrameHeader {
                 kind: FrameKind::Data,

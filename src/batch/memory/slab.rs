@@ -11,6 +11,7 @@ use std::ptr::NonNull;
 /// One piece of memory, given back when the last of those that use it is gone.
 pub(super) struct Piece {
     memory: NonNull<u8>,
+    len: usize,
     allocator: Allocator,
 }
 
@@ -21,7 +22,7 @@ unsafe impl Sync for Piece {}
 
 impl Drop for Piece {
     fn drop(&mut self) {
-        self.allocator.give_back(self.memory);
+        self.allocator.give_back(self.memory, self.len);
     }
 }
 
@@ -35,8 +36,8 @@ pub struct Slab {
 impl Slab {
     /// Takes `len` bytes; `None` if there are none to be had.
     pub fn take(allocator: Allocator, len: usize) -> Option<Slab> {
-        let memory = allocator.take(len, || Error::no_memory("alloc_func gave no memory for a batch")).ok()?; // there is another way
-        Some(Slab { piece: Arc::new(Piece { memory, allocator }), free: memory, left: len })
+        let memory = allocator.take(len, len, || Error::no_memory("alloc_func gave no memory for a batch")).ok()?; // there is another way
+        Some(Slab { piece: Arc::new(Piece { memory, len, allocator }), free: memory, left: len })
     }
 
     pub(super) fn allocator(&self) -> Allocator {

@@ -20,7 +20,7 @@ impl Log {
 
     /// Gives a beat its place, with its bytes: a frame that says how far the log is durable. `None`: there is nothing to
     /// be said, or not yet.
-    pub fn stage_beat(&self) -> Result<Option<(Place, Vec<u8>)>> {
+    pub fn stage_beat(&self) -> Result<Option<(Place, [u8; FRAME_HEADER_LEN])>> {
         let mut state = self.state.lock();
         state.check_poison()?;
         if !self.wants_beat() || !state.unsynced.is_empty() {
@@ -47,7 +47,7 @@ impl Log {
             sync: SyncWay::ByWrite,
             lacks_only_zeros: false,
         };
-        Ok(Some((place, frame.to_vec())))
+        Ok(Some((place, frame)))
     }
 
     /// Ends the log with a frame that says so. Everything is durable.
