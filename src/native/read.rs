@@ -133,8 +133,9 @@ impl NativeEngine {
 
     fn read_round(&self, view: &View, round: &[(Place, u32)], reader: &mut dyn Reader, how: &ReadMany, with: &With<'_>) {
         let total: usize = round.iter().map(|(place, _)| place.len_at_most()).sum();
-        let mut memory: Vec<u8> = Vec::new();
-        if memory.try_reserve_exact(total).is_err() {
+        let (mut memory, mut reads, mut asked) = (Vec::<u8>::new(), Vec::new(), Vec::new());
+        let tables = reads.try_reserve_exact(round.len()).and_then(|()| asked.try_reserve_exact(round.len()));
+        if tables.and_then(|()| memory.try_reserve_exact(total)).is_err() {
             for (_, op) in round {
                 reader.failed(*op, no_memory());
             }
@@ -142,8 +143,6 @@ impl NativeEngine {
         }
         memory.resize(total, 0);
         let mut buffers = memory.as_mut_slice();
-        let mut reads = Vec::with_capacity(round.len());
-        let mut asked = Vec::with_capacity(round.len());
         for (place, op) in round {
             let (buf, others) = buffers.split_at_mut(place.len_at_most());
             buffers = others;

@@ -131,7 +131,15 @@ impl Disk for RealDisk {
         for read in reads.iter_mut() {
             read.result = Ok(0);
         }
-        let mut told = vec![false; reads.len()];
+        let mut told = Vec::new();
+        if told.try_reserve_exact(reads.len()).is_err() {
+            for (index, read) in reads.iter_mut().enumerate() {
+                read.result = Err(io::Error::from_raw_os_error(libc::ENOMEM));
+                ended(index, read);
+            }
+            return report;
+        }
+        told.resize(reads.len(), false);
         let tell = &mut |index: usize, read: &ReadAt<'_>| {
             if !std::mem::replace(&mut told[index], true) {
                 ended(index, read);
