@@ -35,6 +35,7 @@ counters! {
     log_bytes "Bytes handed to the log, frames and padding included.";
     log_writes "Write calls for them.";
     syncs "Times data was put on stable storage, by a synchronous write or by fdatasync.";
+    early_bytes "Bytes of log whose way from the system's memory to the device was begun ahead of a sync.";
     chunks_created "Chunk files made.";
     chunks_removed "Chunk files removed by compaction.";
     chunks_damaged "Chunk files that compaction found damaged and kept.";

@@ -71,6 +71,9 @@ pub trait File: Send + Sync {
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64, durable: bool) -> io::Result<usize>;
     /// Puts all that was written before on stable storage.
     fn sync(&self) -> io::Result<()>;
+    /// Has the system begin to write out what lies in `[offset, offset + len)` in its memory: a sync then has less to wait for.
+    /// Promises nothing, and takes no error away from a later `sync`.
+    fn begin_write_out(&self, _offset: u64, _len: u64) {}
     /// Has later reads come from the disk, as far as that is possible: what the kernel keeps of the file in memory, and
     /// need not write any more, is dropped. After a failed sync the two may differ.
     fn forget(&self) {}

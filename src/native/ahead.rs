@@ -1,16 +1,23 @@
 //! The thread that makes ready what commits will need next: memory of the hot log and of the index, touched before it is
 //! written to, and the file of the next chunk (see `log/prepared.rs`).
 //!
+//! What large groups leave in the page cache it has the kernel write out soon, so that the device works beside them; by
+//! itself the kernel waits for a tenth of the memory, or half a minute, and a sync then waits for all of that.
+//!
 //! The first touch of a page costs a trap into the kernel, on virtual machines of some microseconds, and a commit would
 //! pay for one every thirty records. It works only while commits go on, some megabytes ahead of them; what it has not
 //! done in time, the commit does itself.
 
 use super::NativeEngine;
+use super::chunks::{Chunk, Chunks};
 use super::hot::HotChunk;
 use super::index::Spare;
 use super::log::Log;
 use crate::base::error::Result;
+use crate::base::limits::BLOCK_BYTES;
+use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Condvar, JoinHandle, Mutex, spawn};
+use crate::engine::counters::add;
 
 /// Memory is made ready this far ahead, in bytes.
 const AHEAD_BYTES: u64 = 16 << 20;
@@ -21,10 +28,18 @@ const LOW_BYTES: u64 = 8 << 20;
 /// A chunk that has not taken so many bytes is not worth the trouble.
 const WARM_UP_BYTES: u64 = 1 << 20;
 
+/// Only groups of so many bytes are written out early: of what many small ones write, compaction may soon remove some.
+const LARGE_GROUP_BYTES: u64 = 512 << 10;
+
+/// So many bytes of log are written out at a time.
+const WRITE_OUT_BYTES: u64 = 4 << 20;
+
 /// See the top of this file.
 #[derive(Default)]
 pub(super) struct Ahead {
     state: Mutex<State>,
+    /// Bytes that were handed to the device early.
+    early_bytes: AtomicU64,
     changed: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -35,9 +50,33 @@ struct State {
     memory: Option<(Arc<HotChunk>, u64)>,
     /// Memory of the index to bring in.
     index: Option<Arc<Spare>>,
+    /// Bytes to write out.
+    unwritten: Option<Unwritten>,
     /// The next chunk's file is to be made.
     file: bool,
     stopping: bool,
+}
+
+/// Bytes that groups have left in the page cache. The chunk goes by its slot: here must be nothing that keeps it.
+#[derive(Clone, Copy)]
+struct Unwritten {
+    slot: u32,
+    id: u64,
+    from: u64,
+    to: u64,
+}
+
+impl Unwritten {
+    /// A piece that is worth a call.
+    fn piece(&mut self) -> Option<Unwritten> {
+        let block = BLOCK_BYTES as u64;
+        let piece = Unwritten { from: self.from.next_multiple_of(block), to: self.to / block * block, ..*self };
+        if self.to - self.from < WRITE_OUT_BYTES {
+            return None;
+        }
+        self.from = piece.to; // the block that the log ends in will be written to again
+        Some(piece)
+    }
 }
 
 impl NativeEngine {
@@ -45,8 +84,8 @@ impl NativeEngine {
     pub(super) fn start_ahead(&self) -> Result<()> {
         if self.options.background && !self.options.read_only {
             let ahead = Arc::clone(&self.ahead);
-            let log = Arc::clone(&self.log);
-            *self.ahead.thread.lock() = Some(spawn("kvbatch-ahead", move || ahead.run(&log))?);
+            let (chunks, log) = (Arc::clone(&self.chunks), Arc::clone(&self.log));
+            *self.ahead.thread.lock() = Some(spawn("kvbatch-ahead", move || ahead.run(&chunks, &log))?);
         }
         Ok(())
     }
@@ -64,6 +103,24 @@ impl NativeEngine {
         }
     }
 
+    /// The bytes `[from, to)` of a chunk are in the page cache.
+    pub(super) fn write_out_beside(&self, chunk: &Chunk, from: u64, to: u64) {
+        if to - from < LARGE_GROUP_BYTES || !self.options.background {
+            return;
+        }
+        let mut state = self.ahead.state.lock();
+        let unwritten = match state.unwritten {
+            // What lies between is written out, too.
+            Some(before) if before.id == chunk.id => Unwritten { to: before.to.max(to), ..before },
+            _ => Unwritten { slot: chunk.slot, id: chunk.id, from, to },
+        };
+        state.unwritten = Some(unwritten);
+        drop(state);
+        if unwritten.to - unwritten.from >= WRITE_OUT_BYTES {
+            self.ahead.changed.notify_one();
+        }
+    }
+
     /// The index will need more memory.
     pub(super) fn bring_in_beside(&self, spare: Arc<Spare>) {
         if !self.options.background {
@@ -75,6 +132,11 @@ impl NativeEngine {
             drop(state);
             self.ahead.changed.notify_one();
         }
+    }
+
+    /// Bytes that were handed to the device early.
+    pub(super) fn early_bytes(&self) -> u64 {
+        self.ahead.early_bytes.load(Ordering::Relaxed)
     }
 
     /// The file of the next chunk is wanted, and whoever calls has claimed to make it.
@@ -94,10 +156,17 @@ impl NativeEngine {
 }
 
 impl Ahead {
-    fn run(&self, log: &Log) {
+    fn run(&self, chunks: &Chunks, log: &Log) {
         while self.touch_memory() {
             let mut state = self.state.lock();
-            if let Some(spare) = state.index.clone() {
+            if let Some(piece) = state.unwritten.as_mut().and_then(Unwritten::piece) {
+                drop(state);
+                let seen = chunks.view().get(piece.slot as usize).cloned().flatten().filter(|seen| seen.chunk.id == piece.id);
+                if let Some(seen) = seen {
+                    seen.chunk.file.begin_write_out(piece.from, piece.to - piece.from);
+                    add(&self.early_bytes, piece.to - piece.from);
+                }
+            } else if let Some(spare) = state.index.clone() {
                 drop(state);
                 if !spare.make_one_ready() {
                     self.state.lock().index = None;
@@ -120,5 +189,41 @@ impl Ahead {
             self.state.lock().memory = None;
         }
         !self.state.lock().stopping
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::sim::{Faults, SimDisk};
+    use crate::native::Options;
+    use crate::native::tests::driver::Driver;
+    use crate::native::tests::model::KEYS;
+    use crate::native::tests::workload::options;
+
+    #[test]
+    fn pieces_are_large_and_leave_the_last_block_for_later() {
+        let mut unwritten = Unwritten { slot: 1, id: 1, from: 100, to: WRITE_OUT_BYTES };
+        assert!(unwritten.piece().is_none(), "too few");
+        unwritten.to += 5000;
+        let piece = unwritten.piece().expect("enough");
+        assert_eq!((piece.from, piece.to), (4096, WRITE_OUT_BYTES + 4096));
+        assert!(unwritten.from == piece.to && unwritten.piece().is_none(), "the rest waits for more");
+    }
+
+    #[test]
+    fn what_large_groups_leave_is_written_out_beside() {
+        let disk = SimDisk::new(1, Faults::default());
+        let mut driver = Driver::open(&disk, Options { background: true, ..options(64 << 10, 64 << 10) }, [0; KEYS]).unwrap();
+        driver.commit(false, &[(0, 1)]).unwrap();
+        let chunk = driver.engine.chunks.by_age().pop().unwrap();
+        driver.engine.write_out_beside(&chunk, 4096, 4096 + LARGE_GROUP_BYTES - 1);
+        driver.engine.write_out_beside(&chunk, 1 << 20, 2 << 20);
+        driver.engine.write_out_beside(&chunk, 2 << 20, 5 << 20);
+        while driver.engine.early_bytes() == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(driver.engine.early_bytes(), 4 << 20, "the small group was not counted");
+        driver.close();
     }
 }

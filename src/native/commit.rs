@@ -188,7 +188,7 @@ impl NativeEngine {
         };
         if let (Some(filled), Some(hot)) = (hot.take(), &place.hot) {
             drop(filled); // readers may see it once the index leads there
-            self.look_ahead(hot, place.offset + head.len() as u64);
+            self.look_ahead(hot, end.valid_bytes);
         }
         let settled = self.log.settle(&self.chunks, place, written, &self.counters);
         let fails = planted(Bug::ApplyFailsAfterWrite) && place.last_seq > place.first_seq + 1;
@@ -204,6 +204,9 @@ impl NativeEngine {
             return Err(error);
         }
         let frame_len = head.len() as u64 + self.apply(group, slot, first_record, end);
+        if place.sync == SyncWay::Later {
+            self.write_out_beside(&place.chunk, place.offset, place.offset + frame_len);
+        }
         let prepares = self.options.prepare_chunks && self.options.background && place.sync == SyncWay::ByWrite;
         if prepares && self.log.note_durable(place.offset + frame_len, frame_len) {
             self.prepare_beside();

@@ -289,7 +289,15 @@ impl Engine for NativeEngine {
         let hot_bytes = view.iter().flatten().filter_map(|seen| seen.hot.as_ref()).map(|hot| hot.capacity()).sum();
         let reserve_bytes = self.log.reserve_bytes();
         let index = self.index.read();
-        Counters { keys: index.len() as u64, index_bytes: index.bytes() as u64, hot_bytes, reserve_bytes, ..self.counters.snapshot() }
+        let early_bytes = self.early_bytes();
+        Counters {
+            keys: index.len() as u64,
+            index_bytes: index.bytes() as u64,
+            hot_bytes,
+            reserve_bytes,
+            early_bytes,
+            ..self.counters.snapshot()
+        }
     }
 
     fn io_report(&self) -> IoReport {

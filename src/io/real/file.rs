@@ -166,6 +166,16 @@ impl File for RealFile {
         self.check_kept(&self.fd)
     }
 
+    fn begin_write_out(&self, offset: u64, len: u64) {
+        if let (Ok(from), Ok(len)) = (file_offset(offset), file_offset(len))
+            && self.check_ours().is_ok()
+        {
+            // Without the flags that wait it neither sees nor clears the errors that a sync reports.
+            // SAFETY: the descriptor is ours and open.
+            let _ = unsafe { libc::sync_file_range(self.fd.as_raw_fd(), from, len, libc::SYNC_FILE_RANGE_WRITE) };
+        }
+    }
+
     fn forget(&self) {
         // Advice: where it is not taken, reads show what they showed before.
         // SAFETY: the descriptor is ours and open.

@@ -107,6 +107,21 @@ fn only_regular_files_are_opened() {
 }
 
 #[test]
+fn beginning_to_write_out_changes_nothing() {
+    let tmp = tempfile::tempdir().unwrap();
+    let file = dir(tmp.path()).create("f").unwrap();
+    let bytes = pattern(10_000);
+    write_all_at(&*file, &mut [IoSlice::new(&bytes)], 0, false).unwrap();
+    for (offset, len) in [(0, 8192), (4096, 1 << 20), (u64::MAX, 1)] {
+        file.begin_write_out(offset, len);
+    }
+    let mut read = vec![0; 20_000];
+    assert_eq!(crate::io::read_full_at(&*file, &mut read, 0).unwrap(), bytes.len());
+    assert_eq!(&read[..bytes.len()], bytes);
+    file.sync().unwrap();
+}
+
+#[test]
 fn what_was_written_is_read_back() {
     let tmp = tempfile::tempdir().unwrap();
     let file = dir(tmp.path()).create("f").unwrap();

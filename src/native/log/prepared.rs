@@ -1,4 +1,4 @@
-//! A file for the next chunk, written full of zeros ahead of its use.
+//! A file for the next chunk, written full of zeros ahead of its use, or given all of its space.
 //!
 //! A durable write into a file that grows has the file system write down the growth, too; into bytes that are there
 //! already it has not, which saves about half of the time (`make bench`: "put, fsync on"). `ahead` fills the file in its
@@ -21,6 +21,12 @@ pub const PREPARED_NAME: &str = "ahead.kvb";
 /// An opening that has not made so many bytes durable one by one is not worth a file of this size.
 const LEAST_DURABLE_BYTES: u64 = 1 << 20;
 
+/// Where durable groups usually have so many bytes, no zeros are written. Groups that small batches form together have fewer.
+const LARGE_GROUP_BYTES: u64 = 1 << 20;
+
+/// A group moves what is usual by this share of the difference.
+const USUAL_SHARE: u64 = 8;
+
 /// Zeros are written, and synced, so many bytes at a time: a commit never waits for more.
 const PIECE_BYTES: usize = 1 << 20;
 
@@ -33,6 +39,8 @@ pub(super) struct Prepared {
     state: Mutex<State>,
     /// Bytes that synchronous writes have made durable.
     durable_bytes: AtomicU64,
+    /// Bytes that such a write usually has, lately.
+    usual_bytes: AtomicU64,
     /// The chunk that is written to was such a file.
     in_use: AtomicBool,
 }
@@ -52,11 +60,25 @@ enum State {
     Useless,
 }
 
+impl Prepared {
+    /// A synchronous write of `len` bytes has come; the first one is taken for usual. Called by one publisher at a time.
+    fn note_usual(&self, len: u64) {
+        let before = self.usual_bytes.load(Ordering::Relaxed);
+        let usual = if before == 0 { len } else { before - before / USUAL_SHARE + len / USUAL_SHARE };
+        self.usual_bytes.store(usual, Ordering::Relaxed);
+    }
+
+    fn takes_large_groups(&self) -> bool {
+        self.usual_bytes.load(Ordering::Relaxed) >= LARGE_GROUP_BYTES
+    }
+}
+
 impl Log {
     /// A synchronous write of `len` bytes has come to byte `end` of its chunk. Whether a file is to be made ready now:
     /// whoever hears yes has to call `prepare`.
     pub fn note_durable(&self, end: u64, len: u64) -> bool {
         let so_far = self.prepared.durable_bytes.fetch_add(len, Ordering::Relaxed) + len;
+        self.prepared.note_usual(len);
         let half_full = end >= self.options.chunk_bytes / 2;
         if so_far < LEAST_DURABLE_BYTES || (self.prepared.in_use.load(Ordering::Relaxed) && !half_full) {
             return false;
@@ -101,6 +123,11 @@ impl Log {
     fn make_prepared(&self, go_on: &mut dyn FnMut() -> bool) -> io::Result<Option<Arc<dyn File>>> {
         let _ = self.dir.remove(PREPARED_NAME); // may be left over, and then be a chunk's second name
         let file = self.dir.create(PREPARED_NAME)?;
+        if self.prepared.takes_large_groups() {
+            file.allocate(self.options.chunk_bytes)?;
+            file.sync()?;
+            return Ok(Some(file));
+        }
         let zeros = zeros();
         let mut at = 0;
         while at < self.options.chunk_bytes {

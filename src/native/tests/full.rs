@@ -84,6 +84,30 @@ fn a_file_made_ahead_is_not_what_fills_the_disk() {
 }
 
 #[test]
+fn a_file_for_large_groups_has_its_space_without_zeros() {
+    let disk = SimDisk::new(1, Faults::default());
+    let chunk_bytes = 8 << 20;
+    let mut driver = Driver::open(&disk, Options { chunk_bytes, ..options() }, [0; KEYS]).unwrap();
+    let mut steps = Vec::new();
+    for group in [2 << 20, 1000] {
+        let log = &driver.engine.log;
+        let claims = (0..100).filter(|_| log.note_durable(chunk_bytes, group)).count();
+        assert_eq!(claims, 1, "one of them makes the file");
+        let before = disk.calls(Calls::STEPS);
+        log.prepare(&mut || true);
+        steps.push(disk.calls(Calls::STEPS) - before);
+        let made = disk.read_raw(PREPARED_NAME).unwrap();
+        assert!(made.len() as u64 == chunk_bytes && made.iter().all(|byte| *byte == 0));
+        let version = 1 + steps.len() as u32;
+        driver.commit(true, &[(0, version)]).unwrap();
+        assert_eq!(disk.read_raw(PREPARED_NAME), None, "it has become a chunk");
+        driver.engine.log.end_chunk();
+    }
+    assert!(steps[0] + 8 < steps[1], "{steps:?}: no piece of zeros was written, nor synced");
+    driver.check_errors(false);
+}
+
+#[test]
 fn deletes_and_compaction_make_room_on_a_full_disk() {
     let (disk, mut driver, version) = grown();
     disk.set_space(Some(0));
