@@ -3,6 +3,7 @@
  */
 #define _GNU_SOURCE
 #include "bench.h"
+#include <math.h>
 #include <dirent.h>
 
 enum { IDLE_SECONDS = 5, SETTLE_SECONDS = 2 };
@@ -68,7 +69,9 @@ void run_idle(void)
         sleep(SETTLE_SECONDS + (fsync ? 0 : 5)); /* fsync_interval_ms is 5000 */
         double before = wake_ups(), cpu = cpu_seconds();
         sleep(IDLE_SECONDS);
-        at_most(fsync ? "wake-ups, all threads" : "wake-ups, fsync off", "per second", (wake_ups() - before) / IDLE_SECONDS, 0);
+        /* A thread that ends meanwhile, as the kernel's helpers of io_uring do, takes its count along. */
+        double woken = fmax(0, wake_ups() - before);
+        at_most(fsync ? "wake-ups, all threads" : "wake-ups, fsync off", "per second", woken / IDLE_SECONDS, 0);
         figure(fsync ? "CPU" : "CPU, fsync off", "us per second", (cpu_seconds() - cpu) / IDLE_SECONDS * 1e6);
         drop_store(manager, "idle");
     }
