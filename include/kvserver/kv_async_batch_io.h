@@ -171,7 +171,8 @@ struct kv_async_batch_config_s {
      */
     uint32_t retry_delay_ms;
     /**
-     * Where a batch's memory comes from; called from any thread, must not call this library. Default malloc.
+     * Where a batch's memory comes from; called from any thread, must not call this library. Default malloc;
+     * pieces of 2 MiB and more then come from the kernel.
      */
     void *(*alloc_func)(size_t size);
     /**

@@ -2,7 +2,8 @@
 //! first memory of many of them can be cut from.
 //!
 //! Used by the batch layer only. The one room of this layer that has `unsafe`, together with what lies below it; what it offers
-//! is safe. It must never take memory from anywhere else, and never hand out a byte that was not written.
+//! is safe. It must never take memory from anywhere else, but for large pieces where `alloc_func` is `malloc` (see `allocator`), and
+//! never hand out a byte that was not written.
 #![allow(unsafe_code)]
 
 mod allocator;

@@ -143,7 +143,8 @@ pub struct kv_async_batch_config_s {
     pub max_retry_count: u32,
     /// Milliseconds before it is tried again. Default 100.
     pub retry_delay_ms: u32,
-    /// Where a batch's memory comes from; called from any thread, must not call this library. Default malloc.
+    /// Where a batch's memory comes from; called from any thread, must not call this library. Default malloc;
+    /// pieces of 2 MiB and more then come from the kernel.
     pub alloc_func: Option<unsafe extern "C" fn(size: size_t) -> *mut c_void>,
     /// Takes back what alloc_func gave. Default free.
     pub free_func: Option<unsafe extern "C" fn(memory: *mut c_void)>,
