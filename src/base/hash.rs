@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use siphasher::sip128::{Hasher128, SipHasher13};
+use std::array;
 use std::hash::Hasher;
 
 /// Keys that are hashed side by side: one alone would wait for its own results most of the time.
@@ -55,79 +56,150 @@ impl KeyHasher {
             // SAFETY: the instructions are there.
             return unsafe { hash_lanes_avx2(self.halves, keys, len) };
         }
-        hash_lanes(self.halves, keys, len)
+        hash_words::<Lanes>(self.halves, keys, len)
+    }
+}
+
+/// A word of each key.
+type Lanes = [u64; LANES];
+
+/// Calculating with a word of each key at a time.
+trait Words: Copy {
+    fn load(lanes: Lanes) -> Self;
+    fn store(self) -> Lanes;
+    fn add(self, other: Self) -> Self;
+    fn xor(self, other: Self) -> Self;
+    /// Turns each word to the left; `REST` is what is left of 64 bits.
+    fn turn<const BITS: i32, const REST: i32>(self) -> Self;
+    fn swap_halves(self) -> Self;
+
+    #[inline(always)]
+    fn all(word: u64) -> Self {
+        Self::load([word; LANES])
+    }
+}
+
+impl Words for Lanes {
+    #[inline(always)]
+    fn load(lanes: Lanes) -> Self {
+        lanes
+    }
+
+    #[inline(always)]
+    fn store(self) -> Lanes {
+        self
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        array::from_fn(|lane| self[lane].wrapping_add(other[lane]))
+    }
+
+    #[inline(always)]
+    fn xor(self, other: Self) -> Self {
+        array::from_fn(|lane| self[lane] ^ other[lane])
+    }
+
+    #[inline(always)]
+    fn turn<const BITS: i32, const REST: i32>(self) -> Self {
+        self.map(|word| word.rotate_left(BITS as u32))
+    }
+
+    #[inline(always)]
+    fn swap_halves(self) -> Self {
+        self.map(|word| word.rotate_left(32))
+    }
+}
+
+/// Four words side by side in a register. Said outright: left to the compiler, `Lanes` came out one word after the other.
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use super::{Lanes, Words};
+    use std::arch::x86_64::{
+        __m256i, _mm256_add_epi64, _mm256_loadu_si256, _mm256_or_si256, _mm256_shuffle_epi32, _mm256_slli_epi64, _mm256_srli_epi64,
+        _mm256_storeu_si256, _mm256_xor_si256,
+    };
+
+    /// Only to be used where AVX2 is there: all of it is compiled into `hash_lanes_avx2`.
+    #[derive(Clone, Copy)]
+    pub(super) struct Wide(__m256i);
+
+    // SAFETY, for all of it: the instructions are there, as nobody else uses this type, and the arrays are as large as a register.
+    impl Words for Wide {
+        #[inline(always)]
+        fn load(lanes: Lanes) -> Self {
+            // SAFETY: see above.
+            Wide(unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) })
+        }
+
+        #[inline(always)]
+        fn store(self) -> Lanes {
+            let mut lanes = Lanes::default();
+            // SAFETY: see above.
+            unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), self.0) };
+            lanes
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Wide(unsafe { _mm256_add_epi64(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn xor(self, other: Self) -> Self {
+            // SAFETY: see above.
+            Wide(unsafe { _mm256_xor_si256(self.0, other.0) })
+        }
+
+        #[inline(always)]
+        fn turn<const BITS: i32, const REST: i32>(self) -> Self {
+            const { assert!(BITS + REST == 64) };
+            // SAFETY: see above.
+            Wide(unsafe { _mm256_or_si256(_mm256_slli_epi64::<BITS>(self.0), _mm256_srli_epi64::<REST>(self.0)) })
+        }
+
+        #[inline(always)]
+        fn swap_halves(self) -> Self {
+            // SAFETY: see above.
+            Wide(unsafe { _mm256_shuffle_epi32::<0b10_11_00_01>(self.0) })
+        }
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn hash_lanes_avx2(secret: [u64; 2], keys: [&[u8]; LANES], len: usize) -> [KeyHash; LANES] {
-    hash_lanes(secret, keys, len)
+    hash_words::<wide::Wide>(secret, keys, len)
 }
 
-/// A word of each key.
-#[derive(Clone, Copy)]
-struct Lanes([u64; LANES]);
+struct State<W>([W; 4]);
 
-// Loops and no closures: those would not be compiled for the wider instructions of their caller.
-impl Lanes {
-    #[inline(always)]
-    fn all(word: u64) -> Lanes {
-        Lanes([word; LANES])
-    }
-
-    #[inline(always)]
-    fn add(mut self, other: Lanes) -> Lanes {
-        for lane in 0..LANES {
-            self.0[lane] = self.0[lane].wrapping_add(other.0[lane]);
-        }
-        self
-    }
-
-    #[inline(always)]
-    fn xor(mut self, other: Lanes) -> Lanes {
-        for lane in 0..LANES {
-            self.0[lane] ^= other.0[lane];
-        }
-        self
-    }
-
-    #[inline(always)]
-    fn turn(mut self, bits: u32) -> Lanes {
-        for lane in 0..LANES {
-            self.0[lane] = self.0[lane].rotate_left(bits);
-        }
-        self
-    }
-}
-
-struct State([Lanes; 4]);
-
-impl State {
+impl<W: Words> State<W> {
     #[inline(always)]
     fn round(&mut self) {
         let v = &mut self.0;
         v[0] = v[0].add(v[1]);
-        v[1] = v[1].turn(13).xor(v[0]);
-        v[0] = v[0].turn(32);
+        v[1] = v[1].turn::<13, 51>().xor(v[0]);
+        v[0] = v[0].swap_halves();
         v[2] = v[2].add(v[3]);
-        v[3] = v[3].turn(16).xor(v[2]);
+        v[3] = v[3].turn::<16, 48>().xor(v[2]);
         v[0] = v[0].add(v[3]);
-        v[3] = v[3].turn(21).xor(v[0]);
+        v[3] = v[3].turn::<21, 43>().xor(v[0]);
         v[2] = v[2].add(v[1]);
-        v[1] = v[1].turn(17).xor(v[2]);
-        v[2] = v[2].turn(32);
+        v[1] = v[1].turn::<17, 47>().xor(v[2]);
+        v[2] = v[2].swap_halves();
     }
 
     #[inline(always)]
-    fn absorb(&mut self, word: Lanes) {
+    fn absorb(&mut self, word: W) {
         self.0[3] = self.0[3].xor(word);
         self.round();
         self.0[0] = self.0[0].xor(word);
     }
 
     #[inline(always)]
-    fn squeeze(&mut self) -> Lanes {
+    fn squeeze(&mut self) -> W {
         self.round();
         self.round();
         self.round();
@@ -137,40 +209,44 @@ impl State {
 }
 
 /// SipHash-1-3 with 128 bits of output, of keys that are all `len` bytes long.
+// Loops and no closures: those would not be compiled for the instructions of the caller.
 #[inline(always)]
-#[allow(clippy::needless_range_loop)] // see `Lanes`
-fn hash_lanes(secret: [u64; 2], keys: [&[u8]; LANES], len: usize) -> [KeyHash; LANES] {
+#[allow(clippy::needless_range_loop)]
+fn hash_words<W: Words>(secret: [u64; 2], keys: [&[u8]; LANES], len: usize) -> [KeyHash; LANES] {
     let [k0, k1] = secret;
     let mut state = State([
-        Lanes::all(k0 ^ 0x736f_6d65_7073_6575),
-        Lanes::all(k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee),
-        Lanes::all(k0 ^ 0x6c79_6765_6e65_7261),
-        Lanes::all(k1 ^ 0x7465_6462_7974_6573),
+        W::all(k0 ^ 0x736f_6d65_7073_6575),
+        W::all(k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee),
+        W::all(k0 ^ 0x6c79_6765_6e65_7261),
+        W::all(k1 ^ 0x7465_6462_7974_6573),
     ]);
-    let mut word = Lanes::all(0);
-    let mut at = 0;
-    while at + 8 <= len {
+    let whole = len / 8 * 8;
+    let mut lanes = Lanes::default();
+    for at in (0..whole).step_by(8) {
         for lane in 0..LANES {
-            word.0[lane] = word_of(&keys[lane][at..at + 8]);
+            lanes[lane] = word_of(&keys[lane][at..at + 8]);
         }
-        state.absorb(word);
-        at += 8;
+        state.absorb(W::load(lanes));
     }
     for lane in 0..LANES {
-        let mut last = [0; 8];
-        last[..len - at].copy_from_slice(&keys[lane][at..len]);
-        word.0[lane] = word_of(&last) | (len as u64) << 56;
+        lanes[lane] = last_word_of(&keys[lane][whole..]) | (len as u64) << 56;
     }
-    state.absorb(word);
-    state.0[2] = state.0[2].xor(Lanes::all(0xee));
-    let tags = state.squeeze();
-    state.0[1] = state.0[1].xor(Lanes::all(0xdd));
-    let spots = state.squeeze();
+    state.absorb(W::load(lanes));
+    state.0[2] = state.0[2].xor(W::all(0xee));
+    let tags = state.squeeze().store();
+    state.0[1] = state.0[1].xor(W::all(0xdd));
+    let spots = state.squeeze().store();
     let mut hashes = [KeyHash::default(); LANES];
     for lane in 0..LANES {
-        hashes[lane] = KeyHash { tag: tags.0[lane], spot: spots.0[lane] };
+        hashes[lane] = KeyHash { tag: tags[lane], spot: spots[lane] };
     }
     hashes
+}
+
+/// Up to seven bytes as a word.
+#[inline(always)]
+fn last_word_of(bytes: &[u8]) -> u64 {
+    bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte))
 }
 
 #[inline(always)]
@@ -189,7 +265,7 @@ mod tests {
         for len in 1..70 {
             let keys = [0, 3, 111, 200].map(|from| &bytes[from..from + len]);
             assert_eq!(hasher.hash_lanes(keys), keys.map(|key| hasher.hash(key)), "{len} bytes");
-            assert_eq!(hash_lanes(hasher.halves, keys, len), keys.map(|key| hasher.hash(key)), "{len} bytes, without AVX2");
+            assert_eq!(hash_words::<Lanes>(hasher.halves, keys, len), keys.map(|key| hasher.hash(key)), "{len} bytes, without AVX2");
             let mixed = [&bytes[..len], &bytes[..1], &bytes[..9], &bytes[..len]];
             assert_eq!(hasher.hash_lanes(mixed), mixed.map(|key| hasher.hash(key)));
         }
