@@ -33,24 +33,39 @@ pub fn crc32c_lanes(pieces: [&[u8]; LANES]) -> [u32; LANES] {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
 fn lanes_sse42(pieces: [&[u8]; LANES]) -> [u32; LANES] {
-    use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u64};
-    let mut sums = [u64::from(u32::MAX); LANES];
+    use std::arch::x86_64::_mm_crc32_u64;
     // As far as all of them go.
-    let whole = pieces.iter().fold(usize::MAX, |least, piece| least.min(piece.len())) / 8 * 8;
-    let mut at = 0;
-    while at < whole {
-        for (sum, piece) in sums.iter_mut().zip(&pieces) {
-            let word = piece[at..at + 8].try_into().map_or(0, u64::from_le_bytes);
-            *sum = _mm_crc32_u64(*sum, word);
-        }
-        at += 8;
+    let [a, b, c, d] = &pieces;
+    let common = a.len().min(b.len()).min(c.len()).min(d.len()) / 8;
+    let [(a, _), (b, _), (c, _), (d, _)] = [a.as_chunks(), b.as_chunks(), c.as_chunks(), d.as_chunks()];
+    let [mut sum_a, mut sum_b, mut sum_c, mut sum_d] = [u64::from(u32::MAX); LANES];
+    for (((a, b), c), d) in a.iter().zip(b).zip(c).zip(d) {
+        sum_a = _mm_crc32_u64(sum_a, u64::from_le_bytes(*a));
+        sum_b = _mm_crc32_u64(sum_b, u64::from_le_bytes(*b));
+        sum_c = _mm_crc32_u64(sum_c, u64::from_le_bytes(*c));
+        sum_d = _mm_crc32_u64(sum_d, u64::from_le_bytes(*d));
     }
+    let mut sums = [sum_a, sum_b, sum_c, sum_d];
     for (sum, piece) in sums.iter_mut().zip(&pieces) {
-        let (words, bytes) = piece[whole..].as_chunks();
-        *sum = words.iter().fold(*sum, |sum, word| _mm_crc32_u64(sum, u64::from_le_bytes(*word)));
-        *sum = bytes.iter().fold(*sum as u32, |sum, byte| _mm_crc32_u8(sum, *byte)).into();
+        *sum = rest_sse42(*sum, &piece[common * 8..]);
     }
     sums.map(|sum| !(sum as u32))
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "sse4.2")]
+fn rest_sse42(mut sum: u64, rest: &[u8]) -> u64 {
+    use std::arch::x86_64::{_mm_crc32_u8, _mm_crc32_u32, _mm_crc32_u64};
+    let (words, rest) = rest.as_chunks();
+    for word in words {
+        sum = _mm_crc32_u64(sum, u64::from_le_bytes(*word));
+    }
+    let mut bytes = rest;
+    if let Some((half, rest)) = rest.split_first_chunk() {
+        sum = _mm_crc32_u32(sum as u32, u32::from_le_bytes(*half)).into();
+        bytes = rest;
+    }
+    bytes.iter().fold(sum as u32, |sum, byte| _mm_crc32_u8(sum, *byte)).into()
 }
 
 #[cfg(test)]
