@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 mod allocator;
+mod short;
 mod slab;
 
 use allocator::ALIGN;
@@ -16,6 +17,7 @@ pub use slab::Slab;
 use crate::base::error::{Error, Result};
 use crate::base::mapping::LARGE_PAGE_BYTES;
 use crate::base::sync::Arc;
+use short::copy_part;
 use slab::Piece;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
@@ -102,9 +104,11 @@ impl<T> Array<T> {
         T: Copy,
     {
         self.reserve(len.saturating_sub(self.len))?;
-        while self.len < len {
-            self.push(element)?;
+        for slot in self.len..len {
+            // SAFETY: room for `len` was made, so the slot is inside the region; it holds no live element.
+            unsafe { self.memory.as_ptr().add(slot).write(element) };
         }
+        self.len = self.len.max(len);
         Ok(())
     }
 
@@ -239,7 +243,7 @@ impl Arena {
     }
 
     /// Sets `len` bytes aside and fills them with `parts`, one behind the other, then zeros; a zero byte follows that
-    /// belongs to nobody. The parts are no longer than `len`.
+    /// belongs to nobody. The parts together are as long as `len`, or shorter by less than `ALIGN`.
     #[inline(always)]
     pub fn put(&mut self, len: usize, parts: [&[u8]; 3]) -> Result<Span> {
         let start = match self.blocks.last() {
@@ -250,15 +254,14 @@ impl Arena {
         let block = &mut self.blocks[number];
         block.used = (start + len).next_multiple_of(ALIGN);
         let filled: usize = parts.iter().map(|part| part.len()).sum();
-        assert!(filled <= len, "the parts fit");
+        assert!(filled <= len && len - filled < ALIGN, "the parts fit");
         // SAFETY: as in `take`: the padded range is inside the block and nobody else's. Parts and zeros fill all of it, and
         // parts are no memory of this arena: it is borrowed exclusively.
         unsafe {
             let start = block.memory.as_ptr().add(start);
-            // Zeros first, in words: the last part may go over some of them again.
-            for word in filled / ALIGN..(len + 1).div_ceil(ALIGN) {
-                start.cast::<u64>().add(word).write(0);
-            }
+            // Zeros first: the last two words, or the last one twice; the last part may go over some of them again.
+            start.cast::<u64>().add(filled / ALIGN).write(0);
+            start.cast::<u64>().add(len / ALIGN).write(0);
             let mut at = start;
             for part in parts {
                 copy_part(part, at);
@@ -343,37 +346,6 @@ impl Arena {
     }
 }
 
-/// Copies `part` to `to`. What is short, as most keys are, is copied here: calling somebody for it takes longer.
-///
-/// # Safety
-/// `to` is valid for writing `part.len()` bytes, none of which are `part`'s.
-#[inline(always)]
-unsafe fn copy_part(part: &[u8], to: *mut u8) {
-    let (from, len) = (part.as_ptr(), part.len());
-    // SAFETY: by the caller's promise; words that overlap lie within the first and the last byte.
-    unsafe {
-        match len {
-            0 => {}
-            // A record's head: these are the pieces in which it has just been written, so it need not settle first.
-            12 => {
-                to.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned());
-                to.add(8).cast::<u32>().write_unaligned(from.add(8).cast::<u32>().read_unaligned());
-            }
-            8..=16 => {
-                let last = from.add(len - 8).cast::<u64>().read_unaligned();
-                to.cast::<u64>().write_unaligned(from.cast::<u64>().read_unaligned());
-                to.add(len - 8).cast::<u64>().write_unaligned(last);
-            }
-            17..=32 => {
-                let last = from.add(len - 16).cast::<u128>().read_unaligned();
-                to.cast::<u128>().write_unaligned(from.cast::<u128>().read_unaligned());
-                to.add(len - 16).cast::<u128>().write_unaligned(last);
-            }
-            _ => std::ptr::copy_nonoverlapping(from, to, len),
-        }
-    }
-}
-
 impl Drop for Arena {
     fn drop(&mut self) {
         self.give_back_blocks(self.blocks.len());
@@ -423,10 +395,10 @@ mod tests {
         let mut arena = Arena::new(Allocator::system());
         for a in (0..40).chain([100, 255]) {
             for b in (0..40).chain([100, 255]) {
-                for padding in 0..20 {
+                for padding in 0..ALIGN {
                     let len = 3 + a + b + padding;
                     let span = arena.put(len, [&source[..a], &source[7..10], &source[..b]]).expect("memory");
-                    let expected = [&source[..a], &source[7..10], &source[..b], &[0; 20][..padding]].concat();
+                    let expected = [&source[..a], &source[7..10], &source[..b], &[0; ALIGN][..padding]].concat();
                     assert_eq!(arena.bytes(span, len), expected);
                     let (last, behind) = (&arena.blocks[span.block as usize], span.offset as usize + len);
                     // SAFETY: `put` has set this byte aside as well, and written it.
@@ -459,7 +431,8 @@ mod tests {
         (0..words as u64).for_each(|i| array.push(i).expect("memory"));
         assert!(array.iter().enumerate().all(|(i, word)| i as u64 == *word));
         let mut arena = Arena::new(Allocator::system());
-        let spans: Vec<_> = (0..40u8).map(|i| arena.put(1 << 19, [&[i; 9], &[], &[]]).expect("memory")).collect();
+        let fill = |i| [[i; 9].to_vec(), vec![0; 1 << 19]].concat();
+        let spans: Vec<_> = (0..40u8).map(|i| arena.put((1 << 19) + 9, [&fill(i), &[], &[]]).expect("memory")).collect();
         assert!(arena.blocks.iter().any(|block| block.capacity >= 2 * LARGE_PAGE_BYTES));
         assert!(spans.iter().zip(0..).all(|(span, i)| arena.bytes(*span, 10) == [i, i, i, i, i, i, i, i, i, 0]));
         arena.clear();
