@@ -5,7 +5,6 @@
 //! the order, and a set of writes that is all or nothing. Called by whoever executes the batch; no I/O, no locks, and
 //! no memory but what `Work::reserve_plan` has taken ahead.
 
-use super::memory::Arena;
 use super::operation::{ANSWERED, DROPPED, Op, OpKind, READ_BACK};
 use super::work::Work;
 use crate::base::code::Code;
@@ -14,20 +13,33 @@ use crate::base::hash::{KeyHash, KeyHasher};
 use crate::base::planted::{Bug, planted};
 use crate::engine::record::{self, Kind};
 use crate::engine::{ReadOp, WriteOp};
+use std::array;
 
 impl Work {
     /// Hashes every key, if that was not done before, and fills in the records' checksums, some at a time.
     pub(super) fn seal(&mut self, hasher: &KeyHasher) {
+        if self.census.writes() == 0 {
+            if !self.hashed {
+                self.hash_keys(hasher);
+            }
+            return;
+        }
         let hashed = std::mem::replace(&mut self.hashed, true);
         let Work { ops, hashes, records, side, .. } = self;
         for (ops, hashes) in ops.chunks(LANES).zip(hashes.chunks_mut(LANES)) {
+            let lanes = lanes_of(ops);
+            let bytes = lanes.map(|op| if op.kind.writes() { records.bytes(op.place, op.record_len as usize) } else { &[] });
             if !hashed {
-                hash_some(hasher, ops, hashes, records, side);
+                let key = |lane: usize| {
+                    let op = lanes[lane];
+                    let (from, len) = (usize::from(op.key_at), usize::from(op.key_len));
+                    if op.kind.writes() { &bytes[lane][from..from + len] } else { Work::key_of(op, records, side) }
+                };
+                note_hashes(hashes, hasher.hash_lanes(array::from_fn(key)));
             }
-            let op = |lane: usize| &ops[lane.min(ops.len() - 1)];
-            let sums = crc32c_lanes(std::array::from_fn(|lane| summed_bytes(op(lane), records)));
+            let sums = crc32c_lanes(array::from_fn(|lane| record::summed(bytes[lane], usize::from(lanes[lane].key_at))));
             for (op, sum) in ops.iter().zip(sums).filter(|(op, _)| op.kind.writes()) {
-                record::write_sum(records.bytes_mut(op.place, op.record_len as usize), sum);
+                record::write_sum(records.bytes_mut(op.place, record::SUM_FROM), sum);
             }
         }
     }
@@ -36,7 +48,7 @@ impl Work {
     pub(super) fn hash_keys(&mut self, hasher: &KeyHasher) {
         let Work { ops, hashes, records, side, .. } = self;
         for (ops, hashes) in ops.chunks(LANES).zip(hashes.chunks_mut(LANES)) {
-            hash_some(hasher, ops, hashes, records, side);
+            note_hashes(hashes, hasher.hash_lanes(lanes_of(ops).map(|op| Work::key_of(op, records, side))));
         }
         self.hashed = true;
     }
@@ -139,18 +151,22 @@ impl Work {
     }
 }
 
-/// Hashes the keys of some operations, as many as can be hashed side by side.
-#[inline]
-fn hash_some(hasher: &KeyHasher, ops: &[Op], hashes: &mut [KeyHash], records: &Arena, side: &Arena) {
-    let op = |lane: usize| &ops[lane.min(ops.len() - 1)];
-    let of_keys = hasher.hash_lanes(std::array::from_fn(|lane| Work::key_of(op(lane), records, side)));
-    hashes.copy_from_slice(&of_keys[..hashes.len()]);
+/// Up to as many operations as go side by side, the last of them more than once if they are fewer.
+#[inline(always)]
+fn lanes_of(ops: &[Op]) -> [&Op; LANES] {
+    match ops {
+        [a, b, c, d] => [a, b, c, d],
+        _ => array::from_fn(|lane| &ops[lane.min(ops.len() - 1)]),
+    }
 }
 
-/// What the checksum of the operation's record covers; nothing if it has no record.
-#[inline]
-fn summed_bytes<'a>(op: &Op, records: &'a Arena) -> &'a [u8] {
-    if op.kind.writes() { record::summed(records.bytes(op.place, op.record_len as usize), usize::from(op.key_at)) } else { &[] }
+/// Keeps as many of the hashes as there are keys.
+#[inline(always)]
+fn note_hashes(hashes: &mut [KeyHash], of_lanes: [KeyHash; LANES]) {
+    match hashes.first_chunk_mut() {
+        Some(all) => *all = of_lanes,
+        None => hashes.copy_from_slice(&of_lanes[..hashes.len()]),
+    }
 }
 
 fn push_read(reads: &mut super::memory::Array<ReadOp>, read: ReadOp) {
