@@ -103,7 +103,7 @@ impl NativeEngine {
         let mut head = Head::filled(0, head_len).map_err(|_| Error::no_memory("no memory for a frame's head: free memory"))?;
         let wanting = {
             let mut index = self.index.write();
-            index.reserve(&mut puts(group))?;
+            index.reserve(puts(group))?;
             index.wanting().cloned()
         };
         if let Some(spare) = wanting {
@@ -113,7 +113,7 @@ impl NativeEngine {
         let place = match self.log.stage(&self.chunks, &self.counters, &wanted) {
             Ok(place) => place,
             Err(error) => {
-                self.index.write().unreserve(&mut puts(group));
+                self.index.write().unreserve(puts(group));
                 return Err(error);
             }
         };
@@ -199,7 +199,7 @@ impl NativeEngine {
             if planted(Bug::FailedGroupVisible) {
                 self.apply(group, slot, first_record, end);
             } else {
-                self.index.write().unreserve(&mut puts(group));
+                self.index.write().unreserve(puts(group));
             }
             return Err(error);
         }
@@ -354,12 +354,12 @@ fn fill_head(head: &mut [u8], group: &mut [Commit<'_>], place: &super::log::Plac
             entry.copy_from_slice(&batch.encode());
             batches += 1;
         }
-        for op in member.writes.ops {
-            let block = &mut member.writes.blocks[op.block as usize];
-            let sum = record::salt_sum(&mut block[op.offset as usize..], place.chunk.salt.at(offset));
-            digest.record(sum);
+        let blocks = &mut *member.writes.blocks;
+        digest.records(member.writes.ops, |op| {
+            let sum = record::salt_sum(&mut blocks[op.block as usize][op.offset as usize..], place.chunk.salt.at(offset));
             offset += u64::from(op.len);
-        }
+            sum
+        });
     }
     digest.table(table);
     let digest = digest.finish(FrameKind::Data, place.first_seq, payload_len);

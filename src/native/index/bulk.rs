@@ -70,9 +70,8 @@ impl Index {
     #[inline]
     pub fn insert(&mut self, hash: &KeyHash, place: Place) -> Result<Option<Place>> {
         let at = segment(hash);
-        let before = self.segments[at].heap_bytes();
-        if self.segments[at].reserve(at, &mut self.memory)? {
-            self.heap_bytes = self.heap_bytes + self.segments[at].heap_bytes() - before;
+        if !self.segments[at].reserve() {
+            self.reserve_in_larger(at)?;
         }
         let old = self.segments[at].put(hash.tag, place);
         self.len += usize::from(old.is_none());

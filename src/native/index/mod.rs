@@ -85,16 +85,12 @@ impl Index {
 
     /// Makes sure that one `put` more of each of `hashes` cannot fail, on top of what is reserved already.
     /// On failure nothing is reserved.
-    pub fn reserve(&mut self, hashes: &mut dyn Iterator<Item = KeyHash>) -> Result<()> {
+    pub fn reserve(&mut self, mut hashes: impl Iterator<Item = KeyHash>) -> Result<()> {
         self.notes.clear();
-        let mut outcome = Ok(());
-        for hash in hashes {
-            outcome = self.reserve_one(&hash);
-            if outcome.is_err() {
-                for &at in &self.notes {
-                    self.segments[usize::from(at)].unreserve();
-                }
-                break;
+        let outcome = hashes.try_for_each(|hash| self.reserve_one(&hash));
+        if outcome.is_err() {
+            for &at in &self.notes {
+                self.segments[usize::from(at)].unreserve();
             }
         }
         if self.notes.capacity() > NOTES_KEPT {
@@ -103,22 +99,29 @@ impl Index {
         outcome
     }
 
-    #[inline]
+    #[inline(always)]
     fn reserve_one(&mut self, hash: &KeyHash) -> Result<()> {
+        let at = segment(hash);
         if self.notes.len() == self.notes.capacity() {
             self.notes.try_reserve(64).map_err(|_| Error::no_memory("no memory to note what is reserved in the index"))?;
         }
-        let at = segment(hash);
-        let before = self.segments[at].heap_bytes();
-        if self.segments[at].reserve(at, &mut self.memory)? {
-            self.heap_bytes = self.heap_bytes + self.segments[at].heap_bytes() - before;
+        if !self.segments[at].reserve() {
+            self.reserve_in_larger(at)?;
         }
         self.notes.push(at as u16);
         Ok(())
     }
 
+    #[cold]
+    fn reserve_in_larger(&mut self, at: usize) -> Result<()> {
+        let before = self.segments[at].heap_bytes();
+        self.segments[at].grow(at, &mut self.memory)?;
+        self.heap_bytes = self.heap_bytes + self.segments[at].heap_bytes() - before;
+        self.segments[at].reserve_grown()
+    }
+
     /// Gives back reservations that will not be used.
-    pub fn unreserve(&mut self, hashes: &mut dyn Iterator<Item = KeyHash>) {
+    pub fn unreserve(&mut self, hashes: impl Iterator<Item = KeyHash>) {
         hashes.for_each(|hash| self.segments[segment(&hash)].unreserve());
     }
 
@@ -214,7 +217,7 @@ mod tests {
     }
 
     fn put(index: &mut Index, hash: KeyHash, place: Place) -> Option<Place> {
-        index.reserve(&mut [hash].into_iter()).unwrap();
+        index.reserve([hash].into_iter()).unwrap();
         index.put(&hash, place)
     }
 
@@ -315,11 +318,11 @@ mod tests {
             let groups: Vec<Vec<KeyHash>> = (0..2)
                 .map(|_| (0..round * 100).map(|_| KeyHash { tag: random.next_u64(), spot: random.below(4) << 54 }).collect())
                 .collect();
-            groups.iter().for_each(|group| index.reserve(&mut group.iter().copied()).unwrap());
+            groups.iter().for_each(|group| index.reserve(group.iter().copied()).unwrap());
             ALLOCATIONS.set(0);
             groups[1].iter().for_each(|hash| assert_eq!(index.put(hash, random_place(&mut Random::new(1))), None));
             ALLOCATIONS.set(u64::MAX);
-            index.unreserve(&mut groups[0].iter().copied());
+            index.unreserve(groups[0].iter().copied());
             index.segments.iter().for_each(Segment::check);
             assert!(index.segments.iter().all(|segment| segment.reserved() == 0));
         }
@@ -331,12 +334,12 @@ mod tests {
         let mut index = Index::new().unwrap();
         let mut model = HashMap::new();
         let first: Vec<_> = (0..500).map(|_| random_hash(&mut random)).collect();
-        index.reserve(&mut first.iter().copied()).unwrap();
+        index.reserve(first.iter().copied()).unwrap();
         let mut failures = 0;
         for allowed in 0..2000 {
             let hashes: Vec<_> = (0..3000).map(|_| random_hash(&mut random)).collect();
             ALLOCATIONS.set(allowed);
-            let outcome = index.reserve(&mut hashes.iter().copied());
+            let outcome = index.reserve(hashes.iter().copied());
             ALLOCATIONS.set(u64::MAX);
             if outcome.is_ok() {
                 break;
@@ -361,7 +364,7 @@ mod tests {
         hashes.iter().for_each(|hash| assert!(put(&mut index, *hash, random_place(&mut Random::new(1))).is_none()));
         let before = index.bytes();
         for group in hashes.chunks(4000) {
-            index.reserve(&mut group.iter().copied()).unwrap();
+            index.reserve(group.iter().copied()).unwrap();
             group.iter().for_each(|hash| assert!(index.put(hash, random_place(&mut Random::new(2))).is_some()));
         }
         assert!(index.bytes() < before + before / 50, "{before} bytes became {}", index.bytes());

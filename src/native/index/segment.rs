@@ -173,17 +173,20 @@ impl Segment {
         }
     }
 
-    /// Promises room for one more put; returns whether the segment grew. `number` is its own in the index.
-    #[inline]
-    pub(super) fn reserve(&mut self, number: usize, memory: &mut Memory) -> Result<bool> {
+    /// Promises room for one more put, if there is any without growing; whether there was.
+    #[inline(always)]
+    pub(super) fn reserve(&mut self) -> bool {
         let slots = self.lines.len() * WIDTH;
         let (live, reserved) = (self.live as usize, self.reserved as usize);
-        let fits = (live + 1) * 16 <= slots * GOOD_LOAD && (live + reserved + 1) * 16 <= slots * FULL_LOAD;
-        if !fits {
-            self.grow(number, memory)?;
-        }
+        let fits = (live + 1) * 16 <= slots * GOOD_LOAD && (live + reserved + 1) * 16 <= slots * FULL_LOAD && self.reserved < u32::MAX;
+        self.reserved += u32::from(fits);
+        fits
+    }
+
+    /// The same behind `grow`.
+    pub(super) fn reserve_grown(&mut self) -> Result<()> {
         self.reserved = self.reserved.checked_add(1).ok_or_else(too_many)?;
-        Ok(!fits)
+        Ok(())
     }
 
     #[inline]

@@ -90,7 +90,7 @@ pub fn salvage(
                 let hash = hasher.hash(record.key);
                 match record.kind {
                     Kind::Put => {
-                        index.reserve(&mut std::iter::once(hash))?;
+                        index.reserve(std::iter::once(hash))?;
                         index.put(&hash, Place::new(chunk as u32 + 1, offset, bytes.len()));
                     }
                     Kind::Delete => drop(index.remove(&hash)),
