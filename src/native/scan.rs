@@ -6,7 +6,8 @@
 
 use super::frame::{CHUNK_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt, places_of_next};
 use super::window::Window;
-use crate::engine::record::Record;
+use crate::base::crc::{LANES, crc32c_lanes};
+use crate::engine::record::{Record, SUM_FROM, stored_sum};
 use std::io;
 
 /// See the top of this file.
@@ -97,7 +98,13 @@ impl Frames {
     /// The next records of one frame, as many as the window stands over without being moved.
     pub fn next_run(&mut self, window: &mut Window<'_>, run: &mut Run) -> io::Result<Next> {
         run.len = 0;
-        while run.len < RUN_MAX && (run.len == 0 || self.next_is_held(window)) {
+        while run.len < RUN_MAX {
+            if self.take_some(window, run) {
+                continue;
+            }
+            if run.len > 0 && !self.next_is_held(window) {
+                break;
+            }
             match self.next_record(window)? {
                 Step::Record { offset, bytes, .. } => run.push(offset, bytes.len() as u64),
                 // It is met again behind the run.
@@ -107,6 +114,31 @@ impl Frames {
             }
         }
         Ok(Next::Run)
+    }
+
+    /// Takes the next few records, if the window stands over all of them and they are good: side by side that is quicker. False:
+    /// whoever goes one by one will see why.
+    fn take_some(&mut self, window: &Window<'_>, run: &mut Run) -> bool {
+        let Some((at, end)) = self.records.filter(|_| run.len + LANES <= RUN_MAX) else { return false };
+        let bytes = window.held_up_to(at, end);
+        let mut from = 0;
+        let mut places = [(0, 0); LANES];
+        let mut summed = [&[][..]; LANES];
+        let mut sums = [0; LANES];
+        for lane in 0..LANES {
+            let rest = &bytes[from..];
+            let Ok((record, len)) = Record::parse(rest) else { return false };
+            places[lane] = (at + from as u64, len as u64);
+            summed[lane] = &rest[SUM_FROM..record.sum_end()];
+            sums[lane] = stored_sum(rest) ^ self.salt.at(at + from as u64);
+            from += len;
+        }
+        if crc32c_lanes(summed) != sums {
+            return false;
+        }
+        places.iter().for_each(|(offset, len)| run.push(*offset, *len));
+        self.records = Some((at + from as u64, end));
+        true
     }
 
     /// Whether the frame has another record, and the window stands over it.

@@ -41,6 +41,12 @@ impl<'a> Window<'a> {
         Ok(self.held(offset, len))
     }
 
+    /// The bytes from `offset` to `end`, as far as the window stands over them.
+    pub fn held_up_to(&self, offset: u64, end: u64) -> &[u8] {
+        let len = end.min(self.start + self.filled as u64).saturating_sub(offset);
+        self.held(offset, len).unwrap_or_default()
+    }
+
     /// The `len` bytes at `offset`, if the window stands over all of them.
     pub fn held(&self, offset: u64, len: u64) -> Option<&[u8]> {
         let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
