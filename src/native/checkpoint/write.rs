@@ -95,6 +95,11 @@ impl NativeEngine {
         files.next += 1; // also if this fails: a number is never used twice
         let name = super::file_name(number);
         let dir = self.log.dir();
+        // Three at a time would take half as much space again. Should a removed file come back after a crash, it is an older
+        // checkpoint, or a bad one.
+        for older in std::mem::take(&mut files.others) {
+            let _ = dir.remove(&super::file_name(older));
+        }
         if planted(Bug::CheckpointOnlyCopy) {
             files.good.take().into_iter().for_each(|older| drop(dir.remove(&super::file_name(older))));
         }
@@ -105,11 +110,8 @@ impl NativeEngine {
         let len = len.inspect_err(|_| drop(dir.remove(&name)))?; // half a checkpoint is none
         add(&self.counters.checkpoints, 1);
         add(&self.counters.checkpoint_bytes, len);
-        // The newest two stay. Should a removed file come back after a crash, it is an older checkpoint, or a bad one.
+        // The newest two stay.
         let before = files.good.replace(number);
-        for older in std::mem::take(&mut files.others) {
-            let _ = dir.remove(&super::file_name(older));
-        }
         files.others.extend(before);
         Ok(())
     }

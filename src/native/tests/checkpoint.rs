@@ -257,6 +257,9 @@ fn the_newest_two_are_kept() {
         driver.check_errors(false);
         assert_eq!(checkpoints(&disk).len(), 2);
     }
+    let mut most = 0;
+    driver.engine.checkpoint_beside(&mut |_| most = most.max(checkpoints(&disk).len())).unwrap();
+    assert_eq!(most, 2, "nor are there three while one is written");
     let newest = checkpoints(&disk).pop().unwrap();
     let image = disk.kill_image();
     assert!(image.flip_bit(&newest, 20, 0));
