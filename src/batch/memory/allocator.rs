@@ -29,7 +29,14 @@ static EVER_REFUSED: AtomicBool = AtomicBool::new(false);
 /// `free_func`, a log callback): a call of the library from there could meet its own lock, so the edge refuses it.
 #[inline]
 pub fn calls_are_refused() -> bool {
-    EVER_REFUSED.load(Ordering::Relaxed) && REFUSED.get()
+    EVER_REFUSED.load(Ordering::Relaxed) && is_refused_here()
+}
+
+/// Apart: in a shared library it takes a call to find a thread's own, which the compiler would make before it is needed.
+#[cold]
+#[inline(never)]
+fn is_refused_here() -> bool {
+    REFUSED.get()
 }
 
 /// Calls such a function.
