@@ -81,6 +81,10 @@ bench-studies: lib $(TARGET_DIR)/bench/bench
 bench-parts:
 	$(CARGO) bench --quiet --bench parts -- $(ARGS)
 
+##  make instructions  instructions per put and per hot get, by function: wants valgrind, and no quiet machine
+instructions: lib $(TARGET_DIR)/bench/instructions
+	@benches/instructions.sh $(TARGET_DIR)/bench/instructions $(TARGET_DIR)/bench/counted 20
+
 ##  make ratios     what packing gains and costs, with every codec there is
 ratios:
 	$(CARGO) bench --quiet --features zstd --bench compression
@@ -105,6 +109,10 @@ $(TARGET_DIR)/bench/bench: $(BENCH_FILES) benches/bench/bench.h benches/support.
 $(TARGET_DIR)/bench/storage: benches/storage.c benches/support.c benches/support.h $(wildcard include/kvserver/*.h)
 	@mkdir -p $(TARGET_DIR)/bench
 	$(BENCH_C) benches/storage.c benches/support.c $(BENCH_LINK) -o $@
+
+$(TARGET_DIR)/bench/instructions: benches/instructions.c benches/support.c benches/support.h $(wildcard include/kvserver/*.h)
+	@mkdir -p $(TARGET_DIR)/bench
+	$(BENCH_C) benches/instructions.c benches/support.c $(BENCH_LINK) -o $@
 
 PEERS      := kvbatch rocksdb leveldb lmdb wiredtiger
 PEER_FILES := benches/peers/peers.c $(PEERS:%=benches/peers/%.c) benches/support.c
@@ -151,4 +159,4 @@ clean:
 	$(CARGO) clean
 
 .PHONY: all help lib demo test examples valgrind asan tsan ubsan fuzz bench bench-full bench-studies bench-peers bench-parts \
-    bench-storage endurance ratios soak models cli coverage headers man lint clean
+    bench-storage instructions endurance ratios soak models cli coverage headers man lint clean
