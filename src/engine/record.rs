@@ -17,7 +17,6 @@ use super::codec::Codec;
 use crate::base::crc::{self, LANES};
 use crate::base::limits;
 use crate::base::planted::{Bug, planted};
-use std::array;
 
 /// Length of the fixed part, in bytes.
 pub const HEADER_LEN: usize = 12;
@@ -177,9 +176,16 @@ impl<'a> Record<'a> {
         write_sum(out, sum);
     }
 
-    /// Takes apart the record at the start of `bytes` (which may go on behind it), without looking at the checksum.
+    /// Takes apart the record at the start of `bytes` (which may go on behind it), without looking at the checksum. With it comes
+    /// its length.
     #[inline]
     pub fn parse(bytes: &'a [u8]) -> Result<(Record<'a>, usize), Malformed> {
+        Record::parse_to_end(bytes).map(|(record, end)| (record, end.next_multiple_of(ALIGN)))
+    }
+
+    /// The same; with it comes where its value ends, and what the checksum covers.
+    #[inline(always)]
+    fn parse_to_end(bytes: &'a [u8]) -> Result<(Record<'a>, usize), Malformed> {
         let fields = fields_of(bytes).ok_or(Malformed)?;
         if fields.kind_and_flags != PLAIN_PUT {
             return Record::parse_any(bytes, fields);
@@ -187,11 +193,11 @@ impl<'a> Record<'a> {
         // Nearly all are like this: nothing but a key and a value.
         let value_at = HEADER_LEN + fields.key_len;
         let end = value_at + fields.value_len;
-        let len = end.next_multiple_of(ALIGN);
-        if fields.key_len == 0 || fields.value_len > limits::VALUE_LEN_MAX || (len > bytes.len() && !planted(Bug::RecordEndBelieved)) {
+        let fits = end.next_multiple_of(ALIGN) <= bytes.len() || planted(Bug::RecordEndBelieved);
+        if fields.key_len == 0 || fields.value_len > limits::VALUE_LEN_MAX || !fits {
             return Err(Malformed);
         }
-        Ok((Record::put(&bytes[HEADER_LEN..value_at], &bytes[value_at..end]), len))
+        Ok((Record::put(&bytes[HEADER_LEN..value_at], &bytes[value_at..end]), end))
     }
 
     #[inline(never)]
@@ -228,11 +234,10 @@ impl<'a> Record<'a> {
         if raw_len as usize > limits::VALUE_LEN_MAX {
             return Err(Malformed);
         }
-        let len = at.next_multiple_of(ALIGN);
-        if len > bytes.len() {
+        if at.next_multiple_of(ALIGN) > bytes.len() {
             return Err(Malformed);
         }
-        Ok((Record { kind, codec, expiry_ms, version, dictionary, raw_len, key, value }, len))
+        Ok((Record { kind, codec, expiry_ms, version, dictionary, raw_len, key, value }, at))
     }
 
     /// The padded length that a record's header declares; `None` if it is no header.
@@ -254,23 +259,28 @@ impl<'a> Record<'a> {
     /// Like `parse`, with the checksum compared under `salt`.
     #[inline]
     pub fn parse_checked(bytes: &'a [u8], salt: u32) -> Result<(Record<'a>, usize), Malformed> {
-        let (record, len) = Record::parse(bytes)?;
-        let stored = stored_sum(bytes);
-        if crc::crc32c(&bytes[4..record.sum_end()]) ^ salt != stored {
+        let (record, end) = Record::parse_to_end(bytes)?;
+        if crc::crc32c(&bytes[SUM_FROM..end]) ^ salt != stored_sum(bytes) {
             return Err(Malformed);
         }
-        Ok((record, len))
+        Ok((record, end.next_multiple_of(ALIGN)))
     }
 
     /// Several records, each with its checksum compared under its salt, side by side: quick if they are short.
     #[inline]
     pub fn parse_checked_lanes(records: [(&'a [u8], u32); LANES]) -> [Result<Record<'a>, Malformed>; LANES] {
-        let mut parsed = records.map(|(bytes, _)| Record::parse(bytes).map(|(record, _)| record));
-        let summed = array::from_fn(|i| parsed[i].as_ref().map_or(&[][..], |record| &records[i].0[SUM_FROM..record.sum_end()]));
-        let sums = crc::crc32c_lanes(summed);
-        for ((parsed, sum), (bytes, salt)) in parsed.iter_mut().zip(sums).zip(&records) {
-            if parsed.is_ok() && sum ^ salt != stored_sum(bytes) {
-                *parsed = Err(Malformed);
+        let mut parsed = [Err(Malformed); LANES];
+        let mut summed = [&[][..]; LANES];
+        let mut stored = [0; LANES];
+        for (i, (bytes, salt)) in records.into_iter().enumerate() {
+            if let Ok((record, end)) = Record::parse_to_end(bytes) {
+                (summed[i], stored[i]) = (&bytes[SUM_FROM..end], stored_sum(bytes) ^ salt);
+                parsed[i] = Ok(record);
+            }
+        }
+        for (i, sum) in crc::crc32c_lanes(summed).into_iter().enumerate() {
+            if sum != stored[i] {
+                parsed[i] = Err(Malformed);
             }
         }
         parsed
@@ -355,6 +365,7 @@ pub fn salt_sum(bytes: &mut [u8], salt: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::array;
 
     fn round_trip(record: Record<'_>) {
         let mut bytes = vec![0xaa; record.encoded_len()];

@@ -226,8 +226,8 @@ fn ask_for(view: &View, group: &[ReadOp]) {
             && let Some(hot) = seen(view, place).and_then(|seen| seen.hot.as_ref())
         {
             let start = hot.address(place.offset());
-            for line in 0..LINES_AHEAD.min(place.len_at_most().div_ceil(LINE_BYTES)) {
-                prefetch(start.wrapping_add(line * LINE_BYTES));
+            for line in 0..LINES_AHEAD {
+                prefetch(start.wrapping_add(line * LINE_BYTES)); // the second may be another record's, and does no harm
             }
         }
     }
