@@ -66,13 +66,14 @@ impl Work {
     pub(super) fn plan(&mut self, deduplicate: bool) {
         self.writes.truncate(0);
         self.reads.truncate(0);
-        let reads_and_writes = self.census.gets > 0 && self.census.puts + self.census.deletes + self.census.updates > 0;
-        if deduplicate || reads_and_writes || self.census.updates > 0 {
-            self.plan_by_key(deduplicate);
-        } else {
-            for i in 0..self.ops.len() {
-                self.plan_read(i);
+        if self.census.writes() == 0 {
+            for (i, (_, hash)) in self.ops.iter().zip(self.hashes.iter()).enumerate().filter(|(_, (op, _))| op.kind == OpKind::Get) {
+                push_read(&mut self.reads, ReadOp { hash: *hash, op: i as u32, ..ReadOp::default() });
             }
+            return;
+        }
+        if deduplicate || self.census.gets > 0 || self.census.updates > 0 {
+            self.plan_by_key(deduplicate);
         }
         for (op, hash) in self.ops.iter().zip(self.hashes.iter()) {
             if op.kind.writes() && !op.has(DROPPED) {

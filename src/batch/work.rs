@@ -289,10 +289,20 @@ impl Work {
         self.table.extend_to(slots, 0)?;
         self.writes.reserve((self.census.puts + self.census.deletes + self.census.updates) as usize)?;
         self.reads.reserve((self.census.gets + self.census.updates) as usize)?;
-        if self.has_outs && self.census.gets > 1 {
+        if self.has_outs && self.census.gets > 1 && !self.outs_only_rise() {
             self.mark_shared_outs();
         }
         Ok(())
+    }
+
+    /// Whether each GET's out-pointers lie behind those of the GETs before it, as in an array: then no two share one.
+    fn outs_only_rise(&self) -> bool {
+        let (mut value, mut len) = (0, 0);
+        self.ops.iter().filter(|op| op.kind == OpKind::Get).map(|op| op.hook).all(|hook| {
+            let rises = (hook.out_value == 0 || hook.out_value > value) && (hook.out_len == 0 || hook.out_len > len);
+            (value, len) = (value.max(hook.out_value), len.max(hook.out_len));
+            rises
+        })
     }
 
     /// An out-pointer that two GETs share is never written (the documented loop over one local variable).
