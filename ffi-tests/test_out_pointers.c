@@ -151,6 +151,29 @@ TEST(an_address_that_two_gets_share_is_never_written) {
     close_manager(m);
 }
 
+TEST(sharing_is_seen_whatever_the_order_of_the_addresses) {
+    static const int orders[][4] = {{0, 1, 2, 0}, {2, 1, 0, 2}, {0, 2, 1, 2}, {0, 1, 1, 2}, {1, -1, 2, 1}, {3, 2, 1, 0}, {0, 1, -1, 3}};
+    manager_t *m = open_default();
+    put_one(m, "a", "1");
+    for (size_t o = 0; o < sizeof orders / sizeof *orders; o++) {
+        char *value[4] = {SENTINEL, SENTINEL, SENTINEL, SENTINEL};
+        size_t len[4] = {4711, 4711, 4711, 4711}, wanted[4] = {0};
+        batch_t *b = new_batch(m, 4);
+        for (int i = 0; i < 4; i++) {
+            int at = orders[o][i];
+            GET(b, "a", at < 0 ? NULL : &value[at], at < 0 ? NULL : &len[at]);
+            if (at >= 0) wanted[at]++;
+        }
+        CHECK_OK(run_code(b));
+        for (int i = 0; i < 4; i++) {
+            if (wanted[i] == 1) CHECK_EQ_MEM(value[i], len[i], "1", 1);
+            else CHECK(value[i] == SENTINEL && len[i] == 4711);
+        }
+        kv_async_batch_destroy(b);
+    }
+    close_manager(m);
+}
+
 TEST(a_shared_length_does_not_hold_back_an_own_value_nor_the_other_way) {
     manager_t *m = open_default();
     put_one(m, "a", "1");
