@@ -10,6 +10,7 @@ mod begin;
 mod prepared;
 mod remark;
 mod reserve;
+mod sync;
 
 pub use prepared::PREPARED_NAME;
 pub use reserve::{Purpose, RESERVE_NAME};
@@ -377,11 +378,6 @@ impl Log {
         self.state.lock().active = None;
     }
 
-    /// A sync takes its place in the log: the next frame begins on a fresh block.
-    pub fn stage_sync(&self) {
-        self.state.lock().fresh_block = true;
-    }
-
     /// The highest chunk number that was ever used.
     pub fn last_chunk(&self) -> u64 {
         self.state.lock().next_chunk - 1
@@ -395,38 +391,6 @@ impl Log {
     /// The last sequence number that readers can see.
     pub fn published(&self) -> u64 {
         self.published.load(Ordering::Acquire)
-    }
-
-    /// Syncs every file with unsynced bytes; after that everything up to `seq` is durable. What comes behind `seq` must
-    /// have been staged behind the sync, or it may share a block with what is durable now.
-    pub fn sync_files(&self, seq: u64, counters: &AtomicCounters) -> Result<()> {
-        let _one_at_a_time = self.syncing.lock();
-        let files: Vec<_> = {
-            let state = self.state.lock();
-            state.check_poison()?;
-            state.unsynced.iter().map(|(chunk, _)| Arc::clone(chunk)).collect()
-        };
-        for chunk in files {
-            add(&counters.syncs, 1);
-            if let Err(error) = chunk.file.sync().or_else(|e| if planted(Bug::RetryFailedSync) { chunk.file.sync() } else { Err(e) }) {
-                let mut state = self.state.lock();
-                // A failed write may have taken the file out of the store meanwhile: then this says nothing about the others.
-                if state.unsynced.iter().all(|(other, _)| other.id != chunk.id) {
-                    continue;
-                }
-                // The kernel may have dropped the pages and will say success the next time: never again.
-                let what = Error::from_io(format_args!("store {}: syncing {} failed", self.store_path, file_name(chunk.id)), &error);
-                let poison = poisoned(&what.message);
-                state.poison = Some(poison.clone());
-                drop(state);
-                log::write(log::Level::Fatal, "sync", &poison.message);
-                return Err(poison);
-            }
-        }
-        let mut state = self.state.lock();
-        state.unsynced.retain(|(_, last)| *last > seq);
-        self.durable.fetch_max(seq, Ordering::Release);
-        Ok(())
     }
 
     /// From now on records may need these dictionaries, which are on stable storage: what is staged next goes into a chunk
@@ -452,16 +416,6 @@ impl Log {
         self.state.lock().end
     }
 
-    /// The last sequence number that is on stable storage.
-    pub fn durable(&self) -> u64 {
-        self.durable.load(Ordering::Acquire)
-    }
-
-    /// Whether published data is not durable yet.
-    pub fn is_unsynced(&self) -> bool {
-        self.published.load(Ordering::Acquire) > self.durable.load(Ordering::Acquire)
-    }
-
     /// A group will never be settled (its executor died): nobody can tell what is in the file, so nothing follows.
     pub fn abandon(&self) {
         let poison = poisoned(&format!("store {}: a commit was broken off by an internal error", self.store_path));
@@ -484,13 +438,6 @@ impl LogState {
         let text = "the disk is full: a write before this one failed, so this one was given up; free some space and try again";
         let error = Error::new(Code::DISK_FULL, text);
         if self.recorded > place.generation { error } else { error.in_doubt() }
-    }
-
-    fn mark_unsynced(&mut self, chunk: &Arc<Chunk>, seq: u64) {
-        match self.unsynced.iter_mut().find(|(other, _)| other.id == chunk.id) {
-            Some((_, last)) => *last = seq,
-            None => self.unsynced.push((Arc::clone(chunk), seq)),
-        }
     }
 }
 
