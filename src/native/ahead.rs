@@ -2,7 +2,9 @@
 //! written to, and the file of the next chunk (see `log/prepared.rs`).
 //!
 //! What large groups leave in the page cache it has the kernel write out soon, so that the device works beside them; by
-//! itself the kernel waits for a tenth of the memory, or half a minute, and a sync then waits for all of that.
+//! itself the kernel waits for a tenth of the memory, or half a minute, and a sync then waits for all of that. While compaction
+//! has much to do all groups are written out, and synced piece by piece: each chunk that it removes, and each checkpoint, needs
+//! everything on stable storage, and would have to wait for a chunk's worth of log (`make bench`: "sustained overwrite").
 //!
 //! The first touch of a page costs a trap into the kernel, on virtual machines of some microseconds, and a commit would
 //! pay for one every thirty records. It works only while commits go on, some megabytes ahead of them; what it has not
@@ -28,10 +30,11 @@ const LOW_BYTES: u64 = 8 << 20;
 /// A chunk that has not taken so many bytes is not worth the trouble.
 const WARM_UP_BYTES: u64 = 1 << 20;
 
-/// Only groups of so many bytes are written out early: of what many small ones write, compaction may soon remove some.
+/// Only groups of so many bytes are written out early, as long as nobody is about to sync: of what many small ones write,
+/// compaction may soon remove some.
 const LARGE_GROUP_BYTES: u64 = 512 << 10;
 
-/// So many bytes of log are written out at a time.
+/// So many bytes of log are written out, and synced, at a time.
 const WRITE_OUT_BYTES: u64 = 4 << 20;
 
 /// See the top of this file.
@@ -40,6 +43,8 @@ pub(super) struct Ahead {
     state: Mutex<State>,
     /// Bytes that were handed to the device early.
     early_bytes: AtomicU64,
+    /// Syncs of files.
+    syncs: AtomicU64,
     changed: Condvar,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -52,6 +57,8 @@ struct State {
     index: Option<Arc<Spare>>,
     /// Bytes to write out.
     unwritten: Option<Unwritten>,
+    /// They are to be synced, too.
+    sync: bool,
     /// The next chunk's file is to be made.
     file: bool,
     stopping: bool,
@@ -105,7 +112,8 @@ impl NativeEngine {
 
     /// The bytes `[from, to)` of a chunk are in the page cache.
     pub(super) fn write_out_beside(&self, chunk: &Chunk, from: u64, to: u64) {
-        if to - from < LARGE_GROUP_BYTES || !self.options.background {
+        let sync = self.compaction_hurries();
+        if !self.options.background || !sync && to - from < LARGE_GROUP_BYTES {
             return;
         }
         let mut state = self.ahead.state.lock();
@@ -115,6 +123,7 @@ impl NativeEngine {
             _ => Unwritten { slot: chunk.slot, id: chunk.id, from, to },
         };
         state.unwritten = Some(unwritten);
+        state.sync = sync;
         drop(state);
         if unwritten.to - unwritten.from >= WRITE_OUT_BYTES {
             self.ahead.changed.notify_one();
@@ -139,6 +148,11 @@ impl NativeEngine {
         self.ahead.early_bytes.load(Ordering::Relaxed)
     }
 
+    /// Syncs that nobody has waited for.
+    pub(super) fn early_syncs(&self) -> u64 {
+        self.ahead.syncs.load(Ordering::Relaxed)
+    }
+
     /// The file of the next chunk is wanted, and whoever calls has claimed to make it.
     pub(super) fn prepare_beside(&self) {
         self.ahead.state.lock().file = true;
@@ -157,14 +171,19 @@ impl NativeEngine {
 
 impl Ahead {
     fn run(&self, chunks: &Chunks, log: &Log) {
+        let mut mark = 0;
         while self.touch_memory() {
             let mut state = self.state.lock();
             if let Some(piece) = state.unwritten.as_mut().and_then(Unwritten::piece) {
+                let sync = state.sync;
                 drop(state);
                 let seen = chunks.view().get(piece.slot as usize).cloned().flatten().filter(|seen| seen.chunk.id == piece.id);
                 if let Some(seen) = seen {
                     seen.chunk.file.begin_write_out(piece.from, piece.to - piece.from);
                     add(&self.early_bytes, piece.to - piece.from);
+                }
+                if sync {
+                    let _ = log.sync_beside(&mut mark, &self.syncs); // if it fails, the log says so and takes no more
                 }
             } else if let Some(spare) = state.index.clone() {
                 drop(state);

@@ -146,6 +146,11 @@ impl NativeEngine {
         }
     }
 
+    /// Whether compaction has much to do, and will sync the log soon, and again.
+    pub(super) fn compaction_hurries(&self) -> bool {
+        self.compactor.load.load(Ordering::Relaxed) >= LOAD_HURRY
+    }
+
     /// A group of `bytes` was committed. If compaction cannot keep up, its thread waits a little: else the disk would fill
     /// with what is dead. Nothing else waits for it here.
     pub(super) fn hold_back(&self, bytes: impl FnOnce() -> u64) {
@@ -286,6 +291,36 @@ impl NativeEngine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::io::sim::{Faults, SimDisk};
+    use crate::native::Options;
+    use crate::native::tests::driver::Driver;
+    use crate::native::tests::model::KEYS;
+    use crate::native::tests::workload::options;
+
+    #[test]
+    fn while_there_is_much_to_do_small_groups_are_synced_beside() {
+        let disk = SimDisk::new(1, Faults::default());
+        let background = Options { background: true, min_fill_percent: 50, ..options(64 << 10, 64 << 10) };
+        let mut driver = Driver::open(&disk, background, [0; KEYS]).unwrap();
+        driver.commit(false, &[(0, 1)]).unwrap();
+        let engine = &driver.engine;
+        let (chunk, published) = (engine.chunks.by_age().pop().unwrap(), engine.log.published());
+        let write_out = |from: u64| engine.write_out_beside(&chunk, from << 10, (from + 256) << 10);
+        engine.compactor.load.store(LOAD_HURRY - 1, Ordering::Relaxed);
+        (0..20).for_each(|i| write_out(i * 256));
+        engine.compactor.load.store(LOAD_HURRY, Ordering::Relaxed);
+        let mut at = 20;
+        while engine.log.durable() < published {
+            assert!(at < 20_000, "never synced");
+            write_out(at * 256);
+            std::thread::sleep(Duration::from_millis(1));
+            at += 1;
+        }
+        let counters = crate::engine::Engine::counters(&**engine);
+        assert!(counters.syncs > 0 && counters.early_bytes >= 4 << 20, "{counters:?}");
+        assert!(counters.early_bytes <= (at - 20) * 256 << 10, "what came while there was little to do was left alone");
+        driver.close();
+    }
 
     #[test]
     fn commits_slow_down_by_degrees() {

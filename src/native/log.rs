@@ -315,7 +315,7 @@ impl Log {
             SyncWay::Later => {}
             SyncWay::ByWrite => add(&counters.syncs, 1),
             SyncWay::ByFiles if planted(Bug::AckBeforeSync) => {}
-            SyncWay::ByFiles => self.sync_files(place.last_seq, counters).map_err(Error::in_doubt)?,
+            SyncWay::ByFiles => self.sync_files(place.last_seq, &counters.syncs).map_err(Error::in_doubt)?,
         }
         let _state = self.state.lock();
         self.published.store(place.last_seq, Ordering::Release);

@@ -178,7 +178,7 @@ impl NativeEngine {
         let mut turn = self.turn();
         turn.stage(|| self.log.stage_sync());
         let published = turn.publish(|| self.log.published());
-        self.log.sync_files(published, &self.counters)?;
+        self.log.sync_files(published, &self.counters.syncs)?;
         self.wake_compactor();
         Ok(())
     }
@@ -289,14 +289,15 @@ impl Engine for NativeEngine {
         let hot_bytes = view.iter().flatten().filter_map(|seen| seen.hot.as_ref()).map(|hot| hot.capacity()).sum();
         let reserve_bytes = self.log.reserve_bytes();
         let index = self.index.read();
-        let early_bytes = self.early_bytes();
+        let (early_bytes, known) = (self.early_bytes(), self.counters.snapshot());
         Counters {
             keys: index.len() as u64,
             index_bytes: index.bytes() as u64,
             hot_bytes,
             reserve_bytes,
             early_bytes,
-            ..self.counters.snapshot()
+            syncs: known.syncs + self.early_syncs(),
+            ..known
         }
     }
 

@@ -9,19 +9,32 @@ use crate::base::error::{Error, Result};
 use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
-use crate::base::sync::atomic::Ordering;
-use crate::engine::counters::{AtomicCounters, add};
+use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::engine::counters::add;
 use crate::native::chunks::{Chunk, file_name};
 
 impl Log {
-    /// A sync takes its place in the log: the next frame begins on a fresh block.
-    pub fn stage_sync(&self) {
-        self.state.lock().fresh_block = true;
+    /// A sync takes its place in the log, behind the record whose number it returns: the next frame begins on a fresh block.
+    pub fn stage_sync(&self) -> u64 {
+        let mut state = self.state.lock();
+        state.fresh_block = true;
+        state.last_given
+    }
+
+    /// Syncs what had been written before `mark`, if all of that is published by now, and stages the next such sync: `mark` is
+    /// where. Whether it did. Nobody waits for these syncs; one that somebody waits for has less to do behind them.
+    pub fn sync_beside(&self, mark: &mut u64, syncs: &AtomicU64) -> Result<bool> {
+        if self.published() < *mark {
+            return Ok(false);
+        }
+        self.sync_files(*mark, syncs)?;
+        *mark = self.stage_sync();
+        Ok(true)
     }
 
     /// Syncs every file with unsynced bytes; after that everything up to `seq` is durable. What comes behind `seq` must
-    /// have been staged behind the sync, or it may share a block with what is durable now.
-    pub fn sync_files(&self, seq: u64, counters: &AtomicCounters) -> Result<()> {
+    /// have been staged behind the sync, or it may share a block with what is durable now. `syncs` counts the files.
+    pub fn sync_files(&self, seq: u64, syncs: &AtomicU64) -> Result<()> {
         let _one_at_a_time = self.syncing.lock();
         let files: Vec<_> = {
             let state = self.state.lock();
@@ -29,7 +42,7 @@ impl Log {
             state.unsynced.iter().map(|(chunk, _)| Arc::clone(chunk)).collect()
         };
         for chunk in files {
-            add(&counters.syncs, 1);
+            add(syncs, 1);
             if let Err(error) = chunk.file.sync().or_else(|e| if planted(Bug::RetryFailedSync) { chunk.file.sync() } else { Err(e) }) {
                 let mut state = self.state.lock();
                 // A failed write may have taken the file out of the store meanwhile: then this says nothing about the others.

@@ -214,6 +214,8 @@ pub struct Driver {
     pub shut: bool,
     flying: VecDeque<Flying>,
     held: Vec<Held>,
+    /// Where the last sync that nobody waits for has its place: the record, and the groups before it.
+    pub(super) mark: (u64, usize),
     next_batch: u64,
 }
 
@@ -230,6 +232,7 @@ impl Driver {
             shut: false,
             flying: VecDeque::new(),
             held: Vec::new(),
+            mark: (0, 0),
             next_batch: 1,
         })
     }
@@ -332,7 +335,7 @@ impl Driver {
     fn publish_sync(&mut self, turn: Turn) {
         let groups = self.flying.iter().filter(|flying| flying.group.is_some()).count();
         let seq = turn.publish(|| self.engine.log.published());
-        match self.engine.log.sync_files(seq, &self.engine.counters) {
+        match self.engine.log.sync_files(seq, &self.engine.counters.syncs) {
             Ok(()) => self.oracle.made_durable(self.oracle.len() - groups),
             Err(error) => self.errors.push(error),
         }
@@ -474,7 +477,7 @@ impl Driver {
                 let known = self.oracle.check_outcomes(&state, &|id| engine.batch_outcome(id));
                 self.past.push(std::mem::replace(&mut self.oracle, Oracle::new(state)));
                 self.oracle.has_settled(known);
-                self.engine = engine;
+                (self.engine, self.mark) = (engine, (0, 0));
                 Ok(())
             }
         }

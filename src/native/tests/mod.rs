@@ -24,6 +24,7 @@ mod planted;
 mod property;
 mod rot;
 pub(crate) mod sweep;
+mod syncs;
 pub(super) mod workload;
 
 use std::cell::Cell;

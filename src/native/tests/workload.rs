@@ -152,9 +152,10 @@ impl Run<'_> {
             0..18 => driver.write_any(&mut self.rng),
             18..25 => driver.publish(),
             25 => driver.settle(),
-            26..28 if driver.in_flight() < IN_FLIGHT_MAX => driver.stage_sync(),
+            26 if driver.in_flight() < IN_FLIGHT_MAX => driver.stage_sync(),
+            27 => driver.sync_beside(),
             36..38 if driver.in_flight() < IN_FLIGHT_MAX => driver.stage_beat(),
-            26..28 | 36..38 => {}
+            26 | 36..38 => {}
             28 => driver.hold_reads((0..KEYS).filter(|_| self.rng.one_in(2)).collect()),
             29..31 => driver.check_reads(),
             31..34 => driver.compact([50, 90, 100][self.rng.below(3) as usize]),
