@@ -33,6 +33,8 @@ pub struct Chunk {
     pub tombstones: AtomicU64,
     /// Bytes of these.
     pub tombstone_bytes: AtomicU64,
+    /// Compaction is so many bytes into it, and has put what is current of them elsewhere: these are as good as gone.
+    pub rewritten: AtomicU64,
     /// Something in it could not be read: it is kept as it is.
     pub damaged: AtomicBool,
     /// Where it ends, once nothing more is written to it.
@@ -127,6 +129,7 @@ impl Chunks {
             dead_bytes: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
+            rewritten: AtomicU64::new(0),
             damaged: AtomicBool::new(false),
             end: Mutex::new(None),
         });

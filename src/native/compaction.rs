@@ -84,8 +84,12 @@ impl NativeEngine {
     pub(super) fn compact_chunk(&self, victim: &Arc<Chunk>, go_on: &mut dyn FnMut(u64) -> bool) -> Result<()> {
         let is_oldest = self.chunks.by_age().first().is_some_and(|oldest| oldest.id == victim.id);
         let nothing_to_keep = victim.live_bytes() == 0 && (is_oldest || victim.tombstones.load(Ordering::Relaxed) == 0);
-        if !nothing_to_keep && !self.move_records(victim, is_oldest, go_on)? {
-            return Ok(()); // it stays, and one that is damaged is not picked again
+        if !nothing_to_keep {
+            let moved = self.move_records(victim, is_oldest, go_on);
+            if !matches!(moved, Ok(true)) {
+                victim.rewritten.store(0, Ordering::Relaxed);
+                return moved.map(drop); // it stays, and one that is damaged is not picked again
+            }
         }
         let outcomes = self.outcomes.lock().clone(); // of what is durable behind the sync
         // The chunk in which the log stands says so: it stays until there is another.
@@ -137,8 +141,10 @@ impl NativeEngine {
             if moving.bytes.len() >= GROUP_BYTES {
                 let bytes = moving.bytes.len() as u64;
                 self.move_group(&mut moving)?;
+                let done = run.places().last().map_or(0, |(offset, _)| *offset);
+                victim.rewritten.store(done, Ordering::Relaxed);
                 self.keep_pace(&mut pace, bytes);
-                if !go_on(run.places().last().map_or(0, |(offset, _)| *offset)) {
+                if !go_on(done) {
                     return Ok(false);
                 }
             }

@@ -127,7 +127,9 @@ impl NativeEngine {
         let view = self.chunks.view();
         let (mut all, mut live) = (0, 0);
         for seen in view.iter().flatten() {
-            all += seen.chunk.record_bytes.load(Ordering::Relaxed);
+            // Not by a chunk at a time when each is gone: commits, which pause by it, would stop and go.
+            let rewritten = seen.chunk.rewritten.load(Ordering::Relaxed);
+            all += seen.chunk.record_bytes.load(Ordering::Relaxed).saturating_sub(rewritten);
             live += seen.chunk.live_bytes();
         }
         let tolerated = (live * 100 / self.options.min_fill_percent).max(live + 2 * self.options.chunk_bytes);
@@ -319,6 +321,27 @@ mod tests {
         let counters = crate::engine::Engine::counters(&**engine);
         assert!(counters.syncs > 0 && counters.early_bytes >= 4 << 20, "{counters:?}");
         assert!(counters.early_bytes <= (at - 20) * 256 << 10, "what came while there was little to do was left alone");
+        driver.close();
+    }
+
+    #[test]
+    fn what_compaction_has_done_of_a_chunk_counts_before_the_chunk_is_gone() {
+        let disk = SimDisk::new(1, Faults::default());
+        let background = Options { background: true, min_fill_percent: 50, ..options(64 << 10, 64 << 10) };
+        let mut driver = Driver::open(&disk, background, [0; KEYS]).unwrap();
+        driver.commit(false, &[(0, 1), (1, 1), (2, 1)]).unwrap();
+        let engine = &driver.engine;
+        let chunk = engine.chunks.by_age().pop().unwrap();
+        let load = || {
+            engine.look_behind();
+            engine.compactor.load.load(Ordering::Relaxed)
+        };
+        chunk.record_bytes.store(100 << 10, Ordering::Relaxed);
+        let before = load();
+        chunk.rewritten.store(50 << 10, Ordering::Relaxed);
+        assert_eq!(load(), before / 2);
+        chunk.rewritten.store(200 << 10, Ordering::Relaxed);
+        assert_eq!(load(), 0, "with frames it may come to more than the records");
         driver.close();
     }
 
