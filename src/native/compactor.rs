@@ -37,7 +37,9 @@ pub(super) struct Compactor {
 const LOAD_HURRY: u64 = 750;
 /// From this load on commits pause: hardly at first, and as if each brought in `SLOWEST_BYTES_PER_SECOND` at `LOAD_MAX`.
 const LOAD_FULL: u64 = 1000;
-const LOAD_MAX: u64 = 1250;
+const LOAD_MAX: u64 = 1125;
+/// From this load on compaction has fallen behind: it is worth a line in the log.
+const LOAD_BEHIND: u64 = 1250;
 const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 20;
 /// A commit never pauses for longer, and not at all if it were for less than a sleep takes.
 const HOLD_BACK_MAX: Duration = Duration::from_millis(5);
@@ -140,7 +142,7 @@ impl NativeEngine {
             self.want_tidying(); // what did not pay when the chunk was begun may pay now
         }
         // Between the two, commits and compaction keep the balance.
-        let tells = if self.compactor.told.load(Ordering::Relaxed) { load <= LOAD_HURRY } else { load >= LOAD_MAX };
+        let tells = if self.compactor.told.load(Ordering::Relaxed) { load <= LOAD_HURRY } else { load >= LOAD_BEHIND };
         if tells {
             let behind = !self.compactor.told.fetch_xor(true, Ordering::Relaxed);
             let text = if behind { "compaction has fallen behind: commits slow down" } else { "compaction has caught up" };
