@@ -322,7 +322,7 @@ mod tests {
         }
         let counters = crate::engine::Engine::counters(&**engine);
         assert!(counters.syncs > 0 && counters.early_bytes >= 4 << 20, "{counters:?}");
-        assert!(counters.early_bytes <= (at - 20) * 256 << 10, "what came while there was little to do was left alone");
+        assert!(counters.early_bytes <= (at - 20) * (256 << 10), "what came while there was little to do was left alone");
         driver.close();
     }
 
