@@ -53,8 +53,8 @@ const HOT_LOG_SHARE: u64 = 16;
 /// Log between two checkpoints, unless told otherwise: what replays in well under a second.
 const CHECKPOINT_LOG_BYTES: u64 = 256 << 20;
 
-/// The reserve, unless told otherwise: what is left of a chunk that pays to be compacted has room in it, with a sixth to spare.
-const RESERVE_PERCENT: u64 = 60;
+/// The reserve, unless told otherwise: what is left of a chunk that pays to be compacted has room in it.
+const RESERVE_PERCENT: u64 = 75;
 
 /// Idle time before a beat, unless told otherwise: as long as this the last durable group has no witness.
 const BEAT_IDLE_MS: u64 = 100;
