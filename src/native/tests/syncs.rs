@@ -21,11 +21,17 @@ impl Driver {
     }
 }
 
-#[test]
-fn a_sync_beside_makes_durable_what_was_staged_before_its_mark() {
+/// A store with a group that is not durable.
+fn with_one_group() -> (SimDisk, Driver) {
     let disk = SimDisk::new(1, Faults::default());
     let mut driver = Driver::open(&disk, options(64 << 10, 64 << 10), [0; KEYS]).unwrap();
     driver.commit(false, &[(0, 1)]).unwrap();
+    (disk, driver)
+}
+
+#[test]
+fn a_sync_beside_makes_durable_what_was_staged_before_its_mark() {
+    let (_, mut driver) = with_one_group();
     let first = driver.engine.log.published();
     driver.sync_beside();
     assert_eq!((driver.engine.log.durable(), driver.mark.0), (0, first), "there was no mark yet");
@@ -39,9 +45,7 @@ fn a_sync_beside_makes_durable_what_was_staged_before_its_mark() {
 
 #[test]
 fn a_sync_beside_waits_until_everything_before_its_mark_is_published() {
-    let disk = SimDisk::new(1, Faults::default());
-    let mut driver = Driver::open(&disk, options(64 << 10, 64 << 10), [0; KEYS]).unwrap();
-    driver.commit(false, &[(0, 1)]).unwrap();
+    let (_, mut driver) = with_one_group();
     let batch = Batch::new(&driver.engine.hasher, false, vec![(1, 2)], Vec::new());
     driver.stage(vec![batch]);
     driver.sync_beside();
@@ -56,9 +60,7 @@ fn a_sync_beside_waits_until_everything_before_its_mark_is_published() {
 
 #[test]
 fn a_sync_beside_that_fails_ends_all_writing() {
-    let disk = SimDisk::new(1, Faults::default());
-    let mut driver = Driver::open(&disk, options(64 << 10, 64 << 10), [0; KEYS]).unwrap();
-    driver.commit(false, &[(0, 1)]).unwrap();
+    let (disk, mut driver) = with_one_group();
     disk.fail_at(1, libc::EIO, false, Calls::SYNC);
     driver.sync_beside();
     assert_eq!(driver.errors.pop().unwrap().code, Code::IO);
