@@ -3,24 +3,14 @@
 //! Encoding and decoding only; no I/O. Every checksum is salted with the place it stands at (store, chunk, offset), so
 //! that bytes which were written elsewhere, or by another store, are never taken for good.
 
+mod chunk_header;
+
+pub use chunk_header::{BadHeader, CHUNK_HEADER_LEN, CHUNK_START_LEN, ChunkHeader, LogEnd, TO_ITS_LAST_FRAME};
+
 use crate::base::crc;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::planted::{Bug, planted};
-use crate::engine::outcome::opening_of;
 use crate::engine::record::ALIGN;
-
-/// First bytes of a chunk: not text, and mangled by anything that converts line ends or strips the high bit.
-const MAGIC: [u8; 8] = *b"\x89KVB\r\n\x1a\n";
-
-/// The format this version writes, and the oldest reader that may read it.
-const FORMAT_VERSION: u32 = 1;
-const READER_VERSION_MIN: u32 = 1;
-
-/// Feature bits this version understands.
-const FEATURES_KNOWN: u64 = 0;
-
-/// Length of a chunk header, in bytes: one block.
-pub const CHUNK_HEADER_LEN: usize = BLOCK_BYTES;
 
 /// Length of a frame header, in bytes.
 pub const FRAME_HEADER_LEN: usize = 64;
@@ -29,120 +19,6 @@ pub const FRAME_HEADER_LEN: usize = 64;
 pub const BATCH_ENTRY_LEN: usize = 16;
 
 const FRAME_MAGIC: [u8; 3] = *b"KVF";
-
-/// Where the log stands: what the next chunk's header says of its predecessor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LogEnd {
-    /// The chunk that was written to; 0: none.
-    pub chunk: u64,
-    /// Bytes of it that count; whatever lies behind was never acknowledged.
-    pub valid_bytes: u64,
-    /// The last sequence number before that.
-    pub last_seq: u64,
-    /// The running digest up to there.
-    pub digest: u64,
-}
-
-/// The first block of a chunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChunkHeader {
-    /// Which store this is.
-    pub store: [u8; 16],
-    /// Number of the chunk; never used twice in a store.
-    pub chunk: u64,
-    /// How often the store had been opened.
-    pub epoch: u64,
-    /// A random number of the opening: one that leaves nothing behind is not counted, and gives out ids all the same.
-    pub chance: u32,
-    /// Where the log stood when this chunk was begun.
-    pub before: LogEnd,
-    /// Everything up to this sequence number was on stable storage.
-    pub watermark: u64,
-    /// When it was made, in milliseconds since 1970.
-    pub created_ms: u64,
-    /// The dictionaries that its records may need, by number: all of them are on stable storage.
-    pub dictionaries: [u8; 32],
-}
-
-/// Why a chunk header is not accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BadHeader {
-    /// Not a header at all, or a damaged one.
-    Damaged,
-    /// Written by a version that this one cannot read.
-    Newer,
-}
-
-impl ChunkHeader {
-    /// The header's block.
-    pub fn encode(&self) -> Vec<u8> {
-        let mut block = vec![0; CHUNK_HEADER_LEN];
-        let mut put = Fields { bytes: &mut block, at: 0 };
-        put.bytes(&MAGIC);
-        put.u32(FORMAT_VERSION);
-        put.u32(READER_VERSION_MIN);
-        put.u64(FEATURES_KNOWN);
-        put.bytes(&self.store);
-        for field in [
-            self.chunk,
-            self.epoch,
-            self.before.chunk,
-            self.before.valid_bytes,
-            self.before.last_seq,
-            self.before.digest,
-            self.watermark,
-            self.created_ms,
-        ] {
-            put.u64(field);
-        }
-        put.bytes(&self.dictionaries);
-        put.u32(self.chance);
-        let sum = crc::crc32c(&block[..CHUNK_HEADER_LEN - 4]);
-        block[CHUNK_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
-        block
-    }
-
-    /// Reads the first block of a chunk.
-    pub fn decode(block: &[u8]) -> Result<ChunkHeader, BadHeader> {
-        let block = block.get(..CHUNK_HEADER_LEN).ok_or(BadHeader::Damaged)?;
-        let (body, sum) = block.split_at(CHUNK_HEADER_LEN - 4);
-        if block[..8] != MAGIC || crc::crc32c(body).to_le_bytes() != *sum {
-            return Err(BadHeader::Damaged);
-        }
-        if u32_at(block, 12) > FORMAT_VERSION || u64_at(block, 16) & !FEATURES_KNOWN != 0 {
-            return Err(BadHeader::Newer);
-        }
-        let mut store = [0; 16];
-        store.copy_from_slice(&block[24..40]);
-        let mut dictionaries = [0; 32];
-        dictionaries.copy_from_slice(&block[104..136]);
-        Ok(ChunkHeader {
-            store,
-            chunk: u64_at(block, 40),
-            epoch: u64_at(block, 48),
-            before: LogEnd {
-                chunk: u64_at(block, 56),
-                valid_bytes: u64_at(block, 64),
-                last_seq: u64_at(block, 72),
-                digest: u64_at(block, 80),
-            },
-            watermark: u64_at(block, 88),
-            created_ms: u64_at(block, 96),
-            chance: u32_at(block, 136),
-            dictionaries,
-        })
-    }
-
-    /// Which opening has written the chunk.
-    pub fn opening(&self) -> u64 {
-        opening_of(self.epoch, self.chance)
-    }
-
-    /// The salt of everything in this chunk.
-    pub fn salt(&self) -> Salt {
-        Salt::of(&self.store, self.chunk)
-    }
-}
 
 /// Names a file of a store in 64 bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -400,12 +276,6 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
 mod tests {
     use super::*;
 
-    fn header() -> ChunkHeader {
-        let before = LogEnd { chunk: 6, valid_bytes: 4711, last_seq: 99, digest: 0xfeed };
-        let dictionaries = [9; 32];
-        ChunkHeader { store: [7; 16], chunk: 7, epoch: 3, chance: 8, before, watermark: 90, created_ms: 5, dictionaries }
-    }
-
     #[test]
     fn absurd_ends_have_no_next_frame() {
         assert_eq!(places_of_next(4097), [4104, 8192, 12288]);
@@ -414,24 +284,9 @@ mod tests {
     }
 
     #[test]
-    fn chunk_headers_come_back_and_every_bit_counts() {
-        let good = header().encode();
-        assert_eq!(ChunkHeader::decode(&good), Ok(header()));
-        for bit in (0..good.len() * 8).step_by(7) {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(ChunkHeader::decode(&bad).is_err(), "bit {bit}");
-        }
-        let mut newer = good.clone();
-        newer[12] = 2;
-        let sum = crc::crc32c(&newer[..CHUNK_HEADER_LEN - 4]);
-        newer[CHUNK_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
-        assert_eq!(ChunkHeader::decode(&newer), Err(BadHeader::Newer));
-    }
-
-    #[test]
     fn frame_headers_belong_to_their_place() {
-        let salt = header().salt();
+        let (store, chunk) = ([7; 16], 7);
+        let salt = Salt::of(&store, chunk);
         let frame = FrameHeader {
             kind: FrameKind::Data,
             first_seq: 100,
@@ -445,7 +300,7 @@ mod tests {
         let good = frame.encode(salt, 8192);
         assert_eq!(FrameHeader::decode(&good, salt, 8192), Some(frame));
         assert_eq!(FrameHeader::decode(&good, salt, 8200), None);
-        assert_eq!(FrameHeader::decode(&good, ChunkHeader { chunk: 8, ..header() }.salt(), 8192), None);
+        assert_eq!(FrameHeader::decode(&good, Salt::of(&store, chunk + 1), 8192), None);
         assert_eq!(FrameHeader::decode(&[0; 64], salt, 8192), None);
         for bit in 0..good.len() * 8 {
             let mut bad = good;

@@ -6,7 +6,7 @@
 use super::checkpoint;
 use super::chunks::{file_name, id_of};
 use super::dictionary;
-use super::frame::{BadHeader, CHUNK_HEADER_LEN, ChunkHeader, LogEnd};
+use super::frame::{BadHeader, CHUNK_HEADER_LEN, CHUNK_START_LEN, ChunkHeader, LogEnd};
 use super::log::{PREPARED_NAME, RESERVE_NAME};
 use super::manifest::{self, Manifest};
 use super::prefix::Prefix;
@@ -98,10 +98,10 @@ pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str, prefix: &mut Prefi
         let failed = |e: &std::io::Error| Error::from_io(format_args!("store {store_path}: cannot read {name}"), e);
         let file = dir.open(name).map_err(|e| failed(&e))?;
         let len = file.len().map_err(|e| failed(&e))?;
-        let mut block = vec![0; CHUNK_HEADER_LEN];
-        let got = read_full_at(&*file, &mut block, 0).map_err(|e| failed(&e))?;
+        let mut start = vec![0; CHUNK_START_LEN];
+        let got = read_full_at(&*file, &mut start, 0).map_err(|e| failed(&e))?;
         inventory.highest_id = inventory.highest_id.max(id);
-        match ChunkHeader::decode(&block[..got]) {
+        match ChunkHeader::decode(&start[..got]) {
             Ok(header) if header.chunk == id => inventory.found.push(Found { header, file, len, end: None }),
             Ok(header) => {
                 let was = file_name(header.chunk);
@@ -160,9 +160,14 @@ pub(super) fn chain_of(
     let covers = manifest.map_or(0, |manifest| manifest.covers);
     let mut chain = Vec::new();
     let mut leftovers: Vec<String> = unfinished.iter().copied().map(file_name).collect();
+    let newest = found.last().map_or(0, |newest| newest.header.chunk);
+    // Made ahead of its use, which then did not come.
+    while let Some(unused) = found.pop_if(|newest| newest.header.open && !holds_frames(newest.len)) {
+        leftovers.push(file_name(unused.header.chunk));
+    }
     let mut wanted = found.last().map_or(0, |newest| newest.header.chunk);
-    if wanted < manifest.map_or(0, |manifest| manifest.newest) {
-        prefix.tolerate(missing(store_path, &format!("chunk files behind {} are", file_name(wanted))))?;
+    if newest < manifest.map_or(0, |manifest| manifest.newest) {
+        prefix.tolerate(missing(store_path, &format!("chunk files behind {} are", file_name(newest))))?;
     }
     let is_missing = |id: u64| {
         if unfinished.contains(&id) {

@@ -363,7 +363,7 @@ impl Store<'_> {
                 }
                 Some(end) => {
                     let same = |known: LogEnd| known.last_seq == end.last_seq && known.digest == end.digest;
-                    end.valid_bytes <= found.len && slot.end.is_some_and(same)
+                    slot.end.is_some_and(|known| same(known) && known.valid_bytes <= end.valid_bytes.min(found.len))
                 }
                 None => false,
             }

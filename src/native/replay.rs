@@ -8,8 +8,8 @@ use super::apply::{BATCH_OPS, Batch, Op};
 use super::checkpoint::Checkpoint;
 use super::chunks::{Chunk, file_name};
 use super::frame::{
-    BATCH_ENTRY_LEN, BatchEntry, CHUNK_HEADER_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt,
-    places_of_next,
+    BATCH_ENTRY_LEN, BatchEntry, CHUNK_HEADER_LEN, CHUNK_START_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd,
+    Salt, places_of_next,
 };
 use super::index::Place;
 use super::inventory::Found;
@@ -152,11 +152,13 @@ impl<'a> Replay<'a> {
             let chunk = self.add(found)?;
             self.proven(found.header.watermark);
             if !follows(chain, i) {
-                self.end = found.header.before;
-                self.proven(self.end.last_seq); // nothing is removed before all of it is on stable storage
+                // Nothing is removed before all behind it is on stable storage: there is a frame.
+                let Some(before) = found.header.end_before() else { return self.unlinked(found) };
+                self.end = before;
+                self.proven(self.end.last_seq);
             }
             let expected = expected(chain, i);
-            let known = expected.filter(|_| found.header.chunk < start.chunk);
+            let known = self.from.filter(|_| found.header.chunk < start.chunk).and_then(|from| from.slot_of(found.header.chunk)?.end);
             let (at, whole) = match known {
                 Some(end) => {
                     self.end = end;
@@ -177,7 +179,8 @@ impl<'a> Replay<'a> {
                 _ => return self.judge(&chain[i..], at),
             }
         }
-        match &self.store.witness {
+        let newest = chain.last().map(|newest| Witness { name: file_name(newest.header.chunk), last_seq: newest.header.watermark });
+        match self.store.witness.iter().chain(&newest).max_by_key(|witness| witness.last_seq) {
             Some(witness) if witness.last_seq > self.end.last_seq => {
                 self.store.prefix.borrow_mut().cut_log(witness.last_seq, self.too_short(witness))
             }
@@ -225,6 +228,13 @@ impl<'a> Replay<'a> {
             self.end.valid_bytes
         );
         Error::new(Code::CORRUPTED, text)
+    }
+
+    /// The chunks before this one were removed, and nothing says where the log stood.
+    fn unlinked(&self, found: &Found) -> Result<()> {
+        let file = file_name(found.header.chunk);
+        let text = format!("store {}: the header of {file} is damaged: restore the file from a backup", self.store.path);
+        self.store.prefix.borrow_mut().cut_log(self.watermark, Error::new(Code::CORRUPTED, text))
     }
 
     /// Nothing good is at byte `at` of the first chunk of `rest`: a torn tail, or damage?
@@ -290,7 +300,7 @@ impl<'a> Replay<'a> {
                 self.make_stable(found)?;
                 let mut window = Window::new(&*found.file, limit(chain, i));
                 if found.header.chunk != first.chunk && !follows(chain, i) {
-                    end = found.header.before;
+                    end = found.header.before; // the replay was here, so it is known
                 }
                 let mut at = if found.header.chunk == first.chunk { first.at } else { CHUNK_HEADER_LEN as u64 };
                 while let Some(good) = self.next_frame(&mut window, found, at, &end, &mut Nothing)? {
@@ -306,9 +316,10 @@ impl<'a> Replay<'a> {
         let Some(unused) = chain.get(kept) else { return Ok(true) };
         self.make_stable(unused)?;
         dir.sync().map_err(|e| Error::from_io(format_args!("store {}: syncing the directory failed", self.store.path), &e))?;
-        let mut header = Window::new(&*unused.file, CHUNK_HEADER_LEN as u64);
-        let block = header.bytes(0, CHUNK_HEADER_LEN as u64).map_err(|e| self.read_failed(unused, &e))?;
-        Ok(block.map(ChunkHeader::decode) == Some(Ok(unused.header)))
+        let len = unused.len.min(CHUNK_START_LEN as u64);
+        let mut start = Window::new(&*unused.file, len);
+        let start = start.bytes(0, len).map_err(|e| self.read_failed(unused, &e))?;
+        Ok(start.map(ChunkHeader::decode) == Some(Ok(unused.header)))
     }
 
     /// Syncs a file and has the next reads come from the disk.
@@ -413,9 +424,9 @@ fn follows(chain: &[Found], i: usize) -> bool {
     if i == 0 { before == 0 } else { chain[i - 1].header.chunk == before }
 }
 
-/// Where chunk `i` of the chain ends, as the manifest or its successor says.
+/// Where chunk `i` of the chain ends, as the manifest or its successor says; one that was made ahead may not say it.
 pub fn expected(chain: &[Found], i: usize) -> Option<LogEnd> {
-    chain[i].end.or(chain.get(i + 1).map(|next| next.header.before))
+    chain[i].end.or(chain.get(i + 1).and_then(|next| next.header.end_before()))
 }
 
 /// How far it is to be read.

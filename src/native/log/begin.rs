@@ -38,6 +38,7 @@ impl Log {
             epoch: state.epoch,
             chance: state.chance,
             before: state.end,
+            open: false,
             watermark: self.durable.load(Ordering::Acquire),
             created_ms: clock::unix_ms(),
             dictionaries: state.dictionaries,

@@ -258,7 +258,7 @@ fn missing_copied_and_foreign_chunks_are_named() {
 #[test]
 fn a_newer_format_is_not_guessed_at() {
     let store = store(true);
-    for (at, byte) in [(12, 2), (16, 1), (23, 0x80)] {
+    for (at, byte) in [(12, 2), (16, 2), (23, 0x80)] {
         let disk = store.disk.twin();
         let mut bytes = disk.read_raw(SECOND).unwrap();
         bytes[at] |= byte;

@@ -47,6 +47,14 @@ impl Chunk {
     fn before(&self) -> u64 {
         u64_at(&self.bytes, 56)
     }
+    /// Where the log stood before it: chunk, bytes that count, sequence number, digest.
+    fn end_before(&self) -> Option<[u64; 4]> {
+        if u64_at(&self.bytes, 16) == 0 {
+            return Some(std::array::from_fn(|field| u64_at(&self.bytes, 56 + 8 * field)));
+        }
+        let first = self.header(4096).filter(|first| first[3] == 1)?;
+        Some([self.before(), u64::MAX, u64_at(first, 8) - 1, u64_at(first, 40)])
+    }
     fn watermark(&self) -> u64 {
         u64_at(&self.bytes, 88)
     }
@@ -265,7 +273,7 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         if !good && chunk.bytes.len() > 4096 {
             return Err(Refused::Damaged);
         }
-        if good && (u32_at(&chunk.bytes, 12) > 1 || u64_at(&chunk.bytes, 16) != 0) {
+        if good && (u32_at(&chunk.bytes, 12) > 1 || u64_at(&chunk.bytes, 16) > 1) {
             return Err(Refused::Newer);
         }
         if good && name != format!("chunk-{:016x}.kvb", chunk.number()) {
@@ -286,6 +294,10 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
     if wanted < manifest.newest || (wanted == 0 && (any_manifest || any_dictionary)) {
         return Err(Refused::Damaged);
     }
+    while wanted != 0 && u64_at(&chunks[&wanted].bytes, 16) == 1 && chunks[&wanted].bytes.len() == 4096 {
+        chunks.remove(&wanted);
+        wanted = chunks.keys().next_back().copied().unwrap_or(0);
+    }
     // Chunks with their ends, where the manifest says them.
     let mut chain: Vec<(&Chunk, Option<[u64; 4]>)> = Vec::new();
     while wanted > manifest.covers {
@@ -304,11 +316,10 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         store.watermark = store.watermark.max(chunk.watermark());
         let follows = if i == 0 { chunk.before() == 0 } else { chain[i - 1].0.number() == chunk.before() };
         if !follows {
-            (store.last_seq, store.digest) = (u64_at(&chunk.bytes, 72), u64_at(&chunk.bytes, 80));
-            store.end_chunk = chunk.before();
+            [store.end_chunk, _, store.last_seq, store.digest] = chunk.end_before().ok_or(Refused::Damaged)?;
             store.watermark = store.watermark.max(store.last_seq);
         }
-        let end_said = named_end.or(chain.get(i + 1).map(|(next, _)| std::array::from_fn(|field| u64_at(&next.bytes, 56 + 8 * field))));
+        let end_said = named_end.or(chain.get(i + 1).and_then(|(next, _)| next.end_before()));
         let limit = end_said.map_or(chunk.bytes.len(), |end| chunk.bytes.len().min(end[1] as usize));
         let mut at = 4096;
         let places = |at: usize| [at, at.next_multiple_of(4096), at.next_multiple_of(4096) + 4096];
@@ -335,7 +346,8 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         }
         break;
     }
-    if manifest.watermark > store.last_seq {
+    let newest = chain.last().map_or(0, |(newest, _)| newest.watermark());
+    if manifest.watermark.max(newest) > store.last_seq {
         return Err(Refused::Damaged);
     }
     let is_missing = |n: &u8| !store.dictionaries.contains_key(n);

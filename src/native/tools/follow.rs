@@ -3,7 +3,7 @@
 //! Whether a bad stretch is the torn end of what was never confirmed, or damage, is decided as in recovery: by the
 //! durable watermarks of what lies behind it. Behind a torn end nothing counts. Behind damage it goes on.
 
-use super::super::frame::{CHUNK_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt};
+use super::super::frame::{CHUNK_HEADER_LEN, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt, TO_ITS_LAST_FRAME};
 use super::super::window::Window;
 use super::survey::{ChunkFile, Role, Survey};
 use super::sweep::{Event, Go, Payload, Sweep};
@@ -28,6 +28,8 @@ pub enum Met<'a> {
 #[derive(Default)]
 pub struct Follower {
     last_seq: u64,
+    /// The running digest there, where it is known.
+    digest: Option<u64>,
     watermark: u64,
     /// The log ended before this.
     ended: bool,
@@ -62,7 +64,7 @@ impl Follower {
 
     /// The log is good to its end; is that all?
     fn all_there(&mut self, survey: &Survey, visit: Visit<'_>) -> Result<()> {
-        let lost = survey.proven_seq.saturating_sub(self.last_seq);
+        let lost = self.watermark.saturating_sub(self.last_seq);
         let Some(last) = survey.chunks.iter().rfind(|chunk| chunk.role != Role::None).filter(|_| lost > 0 && self.missed == 0) else {
             return Ok(());
         };
@@ -83,17 +85,20 @@ impl Follower {
         };
         let Role::Part { end, sealed } = chunk.role else { return Ok(()) };
         let limit = end.map_or(chunk.len, |end| end.valid_bytes.min(chunk.len));
-        if let Some(header) = chunk.header {
-            self.last_seq = header.before.last_seq;
-            self.watermark = self.watermark.max(header.watermark);
+        if let Some(before) = chunk.header.and_then(|header| header.end_before()) {
+            (self.last_seq, self.digest) = (before.last_seq, Some(before.digest));
             self.gap = false;
+        }
+        match chunk.header {
+            Some(header) => self.watermark = self.watermark.max(header.watermark),
+            None => self.digest = None,
         }
         if let (true, Some(end)) = (sealed, end) {
             self.watermark = self.watermark.max(end.last_seq);
         }
-        let digest = chunk.header.map(|header| header.before.digest);
+        let digest = self.digest;
         let good_until = CHUNK_HEADER_LEN as u64;
-        let mut inside = Inside { follower: self, survey, number, salt, visit, damaged: false, good_until, digest, failed: None };
+        let mut inside = Inside { follower: self, survey, number, salt, visit, damaged: false, good_until, failed: None };
         let mut window = Window::new(&chunk.file, limit);
         let swept = Sweep::new(&mut window, salt, limit, digest).run(good_until, &mut |event| match inside.meet(event) {
             Ok(go) => {
@@ -175,7 +180,6 @@ struct Inside<'a, 'v> {
     damaged: bool,
     /// Behind the last good frame.
     good_until: u64,
-    digest: Option<u64>,
     failed: Option<Error>,
 }
 
@@ -192,7 +196,7 @@ impl Inside<'_, '_> {
                 self.follower.pass(&header);
                 if header.kind == FrameKind::Data {
                     self.good_until = at + len;
-                    self.digest = Some(header.digest);
+                    self.follower.digest = Some(header.digest);
                 }
                 (self.visit)(Met::Frame)?;
             }
@@ -207,13 +211,13 @@ impl Inside<'_, '_> {
                 self.damaged(at, len, "a frame is damaged")?;
                 self.follower.pass(&header);
                 self.follower.missed += u64::from(header.records);
-                self.digest = Some(header.digest);
+                self.follower.digest = Some(header.digest);
             }
             Event::Bad { from, to, next } => {
                 if !self.is_damage(from)? {
                     return self.torn(from);
                 }
-                (self.follower.gap, self.digest) = (true, None);
+                (self.follower.gap, self.follower.digest) = (true, None);
                 let what = if next { "there is no good frame here" } else { "there is no good frame from here to the end" };
                 self.damaged(from, to - from, what)?;
             }
@@ -240,8 +244,8 @@ impl Inside<'_, '_> {
             self.damaged(hole.offset, hole.len, &format!("cannot be read: {}", hole.why))?;
         }
         let Some(end) = end.filter(|_| !self.follower.ended) else { return Ok(()) };
-        let cut_short = end.valid_bytes > chunk.len;
-        let elsewhere = (end.last_seq, Some(end.digest)) != (self.follower.last_seq, self.digest);
+        let cut_short = end.valid_bytes > chunk.len && end.valid_bytes != TO_ITS_LAST_FRAME;
+        let elsewhere = (end.last_seq, Some(end.digest)) != (self.follower.last_seq, self.follower.digest);
         if !cut_short && (self.damaged || !elsewhere) {
             if self.follower.gap {
                 self.follower.missed += end.last_seq.saturating_sub(self.follower.last_seq);
@@ -253,6 +257,9 @@ impl Inside<'_, '_> {
         }
         self.follower.missed += end.last_seq.saturating_sub(self.follower.last_seq);
         let from = if cut_short { chunk.len } else { self.good_until };
+        if end.valid_bytes == TO_ITS_LAST_FRAME {
+            return self.damaged(from, 0, "frames are missing: the next chunk goes on behind others");
+        }
         let what = format!("bytes are missing: the log went on to byte {} here", end.valid_bytes);
         self.damaged(from, end.valid_bytes.saturating_sub(from), &what)
     }

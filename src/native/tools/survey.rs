@@ -6,7 +6,7 @@
 use super::super::checkpoint::{self, Checkpoint};
 use super::super::chunks::{file_name, id_of};
 use super::super::dictionary::{self, Names};
-use super::super::frame::{BadHeader, CHUNK_HEADER_LEN, ChunkHeader, LogEnd, Salt};
+use super::super::frame::{BadHeader, CHUNK_HEADER_LEN, CHUNK_START_LEN, ChunkHeader, LogEnd, Salt};
 use super::super::manifest::{self, Manifest};
 use super::dictionaries::Dictionaries;
 use super::patient::PatientFile;
@@ -114,9 +114,9 @@ impl Survey {
                 return Ok(());
             }
         };
-        let mut block = vec![0; CHUNK_HEADER_LEN];
-        let got = read_full_at(&file, &mut block, 0).map_err(|e| source.failed(&name, &e))?;
-        let header = match ChunkHeader::decode(&block[..got]) {
+        let mut start = vec![0; CHUNK_START_LEN];
+        let got = read_full_at(&file, &mut start, 0).map_err(|e| source.failed(&name, &e))?;
+        let header = match ChunkHeader::decode(&start[..got]) {
             Ok(header) if header.chunk == id => Some(header),
             Ok(header) => {
                 let was = file_name(header.chunk);
@@ -192,7 +192,7 @@ impl Survey {
     fn give_roles(&mut self, manifest: Option<&Manifest>) {
         let covers = manifest.map_or(0, |manifest| manifest.covers);
         // The last header to speak of a chunk's end is right: an earlier one may itself have been cut off.
-        let mut ends: BTreeMap<u64, LogEnd> = BTreeMap::new();
+        let mut ends: BTreeMap<u64, Option<LogEnd>> = BTreeMap::new();
         let mut parts: BTreeSet<u64> = BTreeSet::new();
         let mut wanted = None;
         for at in (0..self.chunks.len()).rev() {
@@ -208,10 +208,13 @@ impl Survey {
                 self.damage.push(Damage::new(&file_name(missing), 0, 0, "is missing"));
             }
             match header {
+                Some(header) if parts.is_empty() && header.open && self.is_blank(at) => {
+                    self.notes.push(format!("{} was made ahead and never used", self.chunks[at].name));
+                }
                 Some(header) => {
                     wanted = Some(header.before.chunk);
                     parts.insert(id);
-                    ends.entry(header.before.chunk).or_insert(header.before);
+                    ends.entry(header.before.chunk).or_insert(header.end_before());
                 }
                 None if self.is_blank(at) => self.notes.push(format!("{} was begun and never used", self.chunks[at].name)),
                 None => {
@@ -230,7 +233,7 @@ impl Survey {
             self.damage.push(Damage::new(&file_name(missing), 0, 0, "is missing, or one behind it"));
         }
         for end in manifest.iter().flat_map(|manifest| &manifest.chunks) {
-            ends.insert(end.chunk, *end);
+            ends.insert(end.chunk, Some(*end));
             parts.insert(end.chunk);
             match self.chunks.iter().find(|chunk| chunk.id == end.chunk) {
                 None => self.damage.push(Damage::new(&file_name(end.chunk), 0, 0, "is missing")),
@@ -243,7 +246,7 @@ impl Survey {
         }
         for chunk in &mut self.chunks {
             if parts.contains(&chunk.id) {
-                chunk.role = Role::Part { end: ends.get(&chunk.id).copied(), sealed: chunk.id <= covers };
+                chunk.role = Role::Part { end: ends.get(&chunk.id).copied().flatten(), sealed: chunk.id <= covers };
             } else if chunk.id <= covers {
                 self.notes.push(format!("{} was compacted away, and its file is still there", chunk.name));
             }
