@@ -152,6 +152,10 @@ pub enum Bug {
     ManifestCountBelieved = 73,
     /// A URL may end behind a %.
     EscapeEndBelieved = 74,
+    /// A chunk that was made ahead is begun though its header is not on stable storage.
+    NextUnsynced = 75,
+    /// A chunk that was made ahead is begun behind a cut, which its header does not record.
+    NextInSpiteOfCut = 76,
 }
 
 #[cfg(feature = "planted")]

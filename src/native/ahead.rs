@@ -59,8 +59,10 @@ struct State {
     unwritten: Option<Unwritten>,
     /// They are to be synced, too.
     sync: bool,
-    /// The next chunk's file is to be made.
+    /// A file of zeros is to be made for the next chunk.
     file: bool,
+    /// The next chunk is to be made.
+    next: bool,
     stopping: bool,
 }
 
@@ -159,6 +161,12 @@ impl NativeEngine {
         self.ahead.changed.notify_one();
     }
 
+    /// The next chunk is wanted, for groups that are not durable.
+    pub(super) fn make_next_beside(&self) {
+        self.ahead.state.lock().next = true;
+        self.ahead.changed.notify_one();
+    }
+
     /// Ends the thread.
     pub(super) fn stop_ahead(&self) {
         self.ahead.state.lock().stopping = true;
@@ -174,7 +182,10 @@ impl Ahead {
         let mut mark = 0;
         while self.touch_memory() {
             let mut state = self.state.lock();
-            if let Some(piece) = state.unwritten.as_mut().and_then(Unwritten::piece) {
+            if std::mem::take(&mut state.next) {
+                drop(state);
+                log.make_next();
+            } else if let Some(piece) = state.unwritten.as_mut().and_then(Unwritten::piece) {
                 let sync = state.sync;
                 drop(state);
                 let seen = chunks.view().get(piece.slot as usize).cloned().flatten().filter(|seen| seen.chunk.id == piece.id);

@@ -7,6 +7,7 @@
 //! where the old one was cut, so that what lies behind the cut can never come back.
 
 mod begin;
+mod next;
 mod prepared;
 mod remark;
 mod reserve;
@@ -17,9 +18,10 @@ pub use reserve::{Purpose, RESERVE_NAME};
 
 use super::chunks::{Chunk, Chunks, file_name};
 use super::dictionary::Names;
-use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, FRAME_HEADER_LEN, LogEnd};
+use super::frame::{BATCH_ENTRY_LEN, CHUNK_HEADER_LEN, ChunkHeader, FRAME_HEADER_LEN, LogEnd};
 use super::hot::HotChunk;
 use super::options::Options;
+use crate::base::clock;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::limits::BLOCK_BYTES;
@@ -30,6 +32,7 @@ use crate::base::sync::{Arc, Mutex};
 use crate::engine::counters::{AtomicCounters, add};
 use crate::engine::record::ALIGN;
 use crate::io::Dir;
+use next::Next;
 use prepared::Prepared;
 use reserve::{Reserve, is_full_disk};
 
@@ -56,6 +59,8 @@ pub struct Log {
     reserved: AtomicU64,
     /// A file for the next chunk.
     prepared: Prepared,
+    /// The chunk behind which one was asked for that is made ahead.
+    next_behind: AtomicU64,
 }
 
 struct LogState {
@@ -64,6 +69,8 @@ struct LogState {
     chance: u32,
     next_chunk: u64,
     active: Option<Active>,
+    /// A chunk that was made ahead.
+    next: Next,
     /// The chunk that was begun last, whether or not it is still written to.
     newest: Option<Arc<Chunk>>,
     /// Where the log stands; `chunk` and `valid_bytes` are those of the last frame that counts.
@@ -193,6 +200,7 @@ impl Log {
             chance,
             next_chunk,
             active: None,
+            next: Next::default(),
             newest: None,
             end,
             last_given,
@@ -222,6 +230,7 @@ impl Log {
             has_become_full: AtomicBool::new(false),
             reserved: AtomicU64::new(0),
             prepared: Prepared::default(),
+            next_behind: AtomicU64::new(0),
         }
     }
 
@@ -242,7 +251,7 @@ impl Log {
                 let start = start_of(active, state.fresh_block);
                 start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes && !(durable && self.has_better())
             });
-        if !fits && let Err(error) = self.begin_chunk_for(purpose, &mut state, chunks, counters) {
+        if !fits && let Err(error) = self.begin_chunk_for(wanted, &mut state, chunks, counters) {
             // The file may be there all the same, and its header says that the old chunk ends where it ends now.
             state.active = None;
             return Err(error);
@@ -365,7 +374,7 @@ impl Log {
             }
             // With what the reserve gives, the next chunk can say at once where this one was cut.
             if is_full_disk(error) && self.release_reserve(&mut state, chunks, error) {
-                let _ = self.begin_chunk(&mut state, chunks, counters);
+                let _ = self.begin_chunk(true, &mut state, chunks, counters);
             }
         }
         let may_be_whole = place.sync == SyncWay::ByWrite || place.lacks_only_zeros;
@@ -375,12 +384,13 @@ impl Log {
     /// The next group begins a new chunk.
     #[cfg(test)]
     pub fn end_chunk(&self) {
-        self.state.lock().active = None;
+        self.state.lock().fresh_chunk = true;
     }
 
-    /// The highest chunk number that was ever used.
+    /// The highest chunk number that was ever used. One that was made ahead may still be begun.
     pub fn last_chunk(&self) -> u64 {
-        self.state.lock().next_chunk - 1
+        let state = self.state.lock();
+        state.next.number().unwrap_or(state.next_chunk) - 1
     }
 
     /// The chunk that says where the log stands; older ones may go.
@@ -429,6 +439,21 @@ impl Log {
 }
 
 impl LogState {
+    /// The header of the next chunk that is made.
+    fn header(&self, before: LogEnd, watermark: u64) -> ChunkHeader {
+        ChunkHeader {
+            store: self.store,
+            chunk: self.next_chunk,
+            epoch: self.epoch,
+            chance: self.chance,
+            before,
+            open: false,
+            watermark,
+            created_ms: clock::unix_ms(),
+            dictionaries: self.dictionaries,
+        }
+    }
+
     fn check_poison(&self) -> Result<()> {
         self.poison.clone().map_or(Ok(()), Err)
     }

@@ -3,8 +3,7 @@
 //! `log` calls this with its state locked. From then on the header says where the log was cut, if it was. Later the chunk may
 //! get other memory for its hot bytes.
 
-use super::{Active, Log, LogState, Purpose};
-use crate::base::clock;
+use super::{Active, Log, LogState, Purpose, Wanted};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::planted::{Bug, planted};
@@ -18,45 +17,26 @@ use std::io::IoSlice;
 
 impl Log {
     /// Makes the next chunk, for a group; if need be with what the reserve gives.
-    pub(super) fn begin_chunk_for(&self, purpose: Purpose, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
+    pub(super) fn begin_chunk_for(&self, wanted: &Wanted, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
+        let Wanted { purpose, durable, .. } = *wanted;
         self.look_after_reserve(state, chunks, purpose)?;
-        match self.begin_chunk(state, chunks, counters) {
+        match self.begin_chunk(durable, state, chunks, counters) {
             Err(error)
                 if error.code == Code::DISK_FULL && self.release_reserve(state, chunks, &error.message) && purpose != Purpose::Put =>
             {
-                self.begin_chunk(state, chunks, counters)
+                self.begin_chunk(durable, state, chunks, counters)
             }
             result => result,
         }
     }
 
-    /// Makes the next chunk: file, header, both on stable storage, before anything in it can be acknowledged.
-    pub(super) fn begin_chunk(&self, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
-        let header = ChunkHeader {
-            store: state.store,
-            chunk: state.next_chunk,
-            epoch: state.epoch,
-            chance: state.chance,
-            before: state.end,
-            open: false,
-            watermark: self.durable.load(Ordering::Acquire),
-            created_ms: clock::unix_ms(),
-            dictionaries: state.dictionaries,
+    /// Begins the next chunk, for a group that may be `durable`: file and header are on stable storage before anything in it is
+    /// written.
+    pub(super) fn begin_chunk(&self, durable: bool, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
+        let (header, file) = match self.use_next(state, durable) {
+            Some(next) => next,
+            None => self.make_chunk(state)?,
         };
-        let name = file_name(header.chunk);
-        let failed = |e: &std::io::Error| {
-            let error = Error::from_io(format_args!("store {}: cannot make {name}", self.store_path), e);
-            Error { in_doubt: false, ..error }
-        };
-        if planted(Bug::LeftoversRemovedEarly) {
-            self.remove_leftovers(state);
-        }
-        state.next_chunk += 1; // also if this fails: a number is never used twice
-        let file = self.make_file(&header, &name).map_err(|error| {
-            // It holds nothing yet. Should it stay, recovery knows it for a chunk that was never begun.
-            let _ = self.dir.remove(&name);
-            failed(&error)
-        })?;
         let hot = chunks.hot_for(self.options.chunk_bytes);
         let chunk = chunks.add(&header, file, hot.clone(), 0)?;
         if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
@@ -71,6 +51,23 @@ impl Log {
         self.trim(chunks, header.before.chunk);
         self.remove_leftovers(state);
         Ok(())
+    }
+
+    /// The next chunk with a header that says all.
+    fn make_chunk(&self, state: &mut LogState) -> Result<(ChunkHeader, Arc<dyn File>)> {
+        let header = state.header(state.end, self.durable.load(Ordering::Acquire));
+        let name = file_name(header.chunk);
+        if planted(Bug::LeftoversRemovedEarly) {
+            self.remove_leftovers(state);
+        }
+        state.next_chunk += 1; // also if this fails: a number is never used twice
+        let file = self.make_file(&header, &name).map_err(|e| {
+            // It holds nothing yet. Should it stay, recovery knows it for a chunk that was never begun.
+            let _ = self.dir.remove(&name);
+            let error = Error::from_io(format_args!("store {}: cannot make {name}", self.store_path), &e);
+            Error { in_doubt: false, ..error }
+        })?;
+        Ok((header, file))
     }
 
     fn remove_leftovers(&self, state: &mut LogState) {

@@ -61,6 +61,11 @@ enum State {
 }
 
 impl Prepared {
+    /// The chunk that is written to now is no such file.
+    pub(super) fn is_not_used(&self) {
+        self.in_use.store(false, Ordering::Relaxed);
+    }
+
     /// A synchronous write of `len` bytes has come; the first one is taken for usual. Called by one publisher at a time.
     fn note_usual(&self, len: u64) {
         let before = self.usual_bytes.load(Ordering::Relaxed);
@@ -151,7 +156,7 @@ impl Log {
     /// or it cannot be done.
     pub(super) fn use_prepared(&self, header: &ChunkHeader, name: &str) -> Option<Arc<dyn File>> {
         let mut state = self.prepared.state.lock();
-        self.prepared.in_use.store(false, Ordering::Relaxed);
+        self.prepared.is_not_used();
         if matches!(*state, State::InTheMaking | State::Useless) {
             return None;
         }

@@ -53,6 +53,7 @@ impl Log {
     /// Ends the log with a frame that says so. Everything is durable.
     pub fn close(&self) -> Result<()> {
         self.drop_prepared();
+        self.drop_next();
         let state = self.state.lock();
         let Some((chunk, offset, frame)) = self.remark(&state, FrameKind::Close) else { return Ok(()) };
         write_all_at(&*chunk.file, &mut [IoSlice::new(&frame)], offset, true)

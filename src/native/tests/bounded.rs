@@ -128,7 +128,10 @@ impl Steps {
                 driver.stage_beat(); // comes by itself when nothing else does
                 driver.settle();
             }
-            Verb::Rotate => driver.engine.log.end_chunk(),
+            Verb::Rotate => {
+                driver.engine.log.make_next(); // a chunk that says all is begun behind a reopening
+                driver.engine.log.end_chunk();
+            }
             Verb::Checkpoint => driver.checkpoint(&mut Random::new(1), VecDeque::new()),
             Verb::Compact => driver.compact(100),
             Verb::Reopen => {

@@ -17,6 +17,7 @@ mod golden;
 pub(crate) mod histories;
 pub(crate) mod history;
 pub(crate) mod model;
+mod next;
 mod outcomes;
 mod packing;
 #[cfg(feature = "planted")]

@@ -4,7 +4,7 @@
 //! `cargo test --features planted --lib planted::`.
 
 use super::sweep::{Counts, say};
-use super::{bounded, calls, compaction, compound, crash, faults, found, histories, rot};
+use super::{bounded, calls, compaction, compound, crash, faults, found, histories, next, rot};
 use crate::base::planted::{Bug, with_planted};
 use std::panic::resume_unwind;
 use std::time::Instant;
@@ -53,7 +53,7 @@ const ROT: Part = ("rot::every_damage_is_refused_or_harmless", rotten_stores);
 const HISTORIES: Part = ("histories::many_threads_agree", many_threads);
 
 /// Caught by the large tests: most of these by several of them.
-const BY_SWEEPS: [(Bug, Part); 27] = [
+const BY_SWEEPS: [(Bug, Part); 28] = [
     (Bug::AckBeforeSync, PROGRAMS),
     (Bug::SkipDirectorySync, PROGRAMS),
     (Bug::AcceptZeroTail, ROT),
@@ -81,10 +81,11 @@ const BY_SWEEPS: [(Bug, Part); 27] = [
     (Bug::CompactionTooEarly, HISTORIES),
     (Bug::VisibleInParts, HISTORIES),
     (Bug::ManifestCoversMore, HISTORIES),
+    (Bug::NextUnsynced, PROGRAMS),
 ];
 
 /// Caught by a test of its own kind.
-const BY_STORIES: [Net; 10] = [
+const BY_STORIES: [Net; 11] = [
     (Bug::RetryFailedSync, "faults::after_a_failed_sync_...", faults::after_a_failed_sync_nothing_is_written_and_reads_go_on),
     (Bug::SharedBlock, "found::writing_behind_a_sync_...", found::writing_behind_a_sync_spoils_nothing_before_it),
     (Bug::FailedGroupVisible, "faults::writes_come_back_when_there_is_room", faults::writes_come_back_when_there_is_room),
@@ -94,6 +95,7 @@ const BY_STORIES: [Net; 10] = [
     (Bug::TombstoneDropped, "compaction::a_delete_is_kept_...", compaction::a_delete_is_kept_while_an_older_chunk_is_there),
     (Bug::CompactionOverNewer, "compaction::a_newer_write_is_not_moved_over", compaction::a_newer_write_is_not_moved_over),
     (Bug::DamagedChunkDeleted, "compaction::a_damaged_chunk_is_kept", compaction::a_damaged_chunk_is_kept),
+    (Bug::NextInSpiteOfCut, "next::behind_a_cut_...", next::behind_a_cut_the_next_header_says_so),
     (Bug::PinIgnored, "compaction::readers_keep_their_chunks", compaction::readers_keep_their_chunks),
 ];
 

@@ -94,6 +94,7 @@ impl Store {
                 0 => {
                     driver.stage_sync();
                     driver.settle();
+                    driver.engine.log.make_next();
                 }
                 4 => {
                     driver.stage_beat();

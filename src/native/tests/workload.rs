@@ -153,7 +153,10 @@ impl Run<'_> {
             18..25 => driver.publish(),
             25 => driver.settle(),
             26 if driver.in_flight() < IN_FLIGHT_MAX => driver.stage_sync(),
-            27 => driver.sync_beside(),
+            27 => {
+                driver.sync_beside();
+                driver.engine.log.make_next();
+            }
             36..38 if driver.in_flight() < IN_FLIGHT_MAX => driver.stage_beat(),
             26 | 36..38 => {}
             28 => driver.hold_reads((0..KEYS).filter(|_| self.rng.one_in(2)).collect()),
@@ -163,7 +166,10 @@ impl Run<'_> {
                 let more = (0..self.rng.below(8)).map(|_| self.group(driver)).collect();
                 driver.checkpoint(&mut self.rng, more);
             }
-            38 => driver.prepare(),
+            38 => {
+                driver.prepare();
+                driver.engine.log.make_next();
+            }
             _ => return self.reopen(driver),
         }
         Ok(())
