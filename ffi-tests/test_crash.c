@@ -9,6 +9,7 @@ enum { WRITERS_MAX = 3, ROW = 8, WINDOW = 300, ROUNDS_PER_STORE = 20 };
 
 static int report_fd;
 static config_t config;
+static const char *options = ""; /* of the store */
 static int writers;
 static uint64_t confirmed[WRITERS_MAX]; /* the oracle: highest number that the child reported, per writer */
 static uint64_t found[WRITERS_MAX];     /* what the store holds: the number that the next batch follows */
@@ -132,7 +133,7 @@ static void rounds(int count, bool fsync_on, int writer_count) {
         if (round % ROUNDS_PER_STORE == 0) { /* a fresh store, lest opening takes longer and longer */
             if (round) in_child(final_check, NULL);
             char name[64];
-            snprintf(name, sizeof name, "store-%d", round);
+            snprintf(name, sizeof name, "file:store-%d%s", round, options);
             setenv("KVBATCH_STORE", name, 1);
             memset(confirmed, 0, sizeof confirmed);
         }
@@ -187,6 +188,10 @@ TEST(ten_kills_with_fsync) { rounds(10, true, 1); }
 TEST(ten_kills_without_fsync) { rounds(10, false, 1); }
 TEST(ten_kills_with_fsync_and_three_writers) { rounds(10, true, 3); }
 TEST(ten_kills_without_fsync_and_three_writers) { rounds(10, false, 3); }
+TEST(ten_kills_without_fsync_in_small_chunks) { /* the next one is made ahead all the time */
+    options = "?chunk_bytes=4m";
+    rounds(10, false, 2);
+}
 SLOW_TEST(two_hundred_kills_with_fsync) { rounds(200, true, 2); }
 SLOW_TEST(two_hundred_kills_without_fsync) { rounds(200, false, 2); }
 

@@ -129,7 +129,8 @@ pub static TABLE: &[Spec] = &[
         kind: Kind::Bool,
         automatic: None,
         meaning: "While batches are made durable one by one, the file for the next chunk is written full of zeros ahead of its use: \
-                  durable writes are about twice as quick then. It takes the space of a chunk.",
+                  durable writes are about twice as quick then. It takes the space of a chunk. For others the next chunk is begun \
+                  ahead, so that they need not wait for its header; that takes a block.",
         get: |options| u64::from(options.prepare_chunks),
         set: |options, value| options.prepare_chunks = value != 0,
     },

@@ -1,7 +1,8 @@
 //! A store that version 1 of the format has written, kept in `tests/old_formats/1`: every later version must read it,
 //! whatever the writer of its day looks like by then.
 //!
-//! It was made by `KVBATCH_BLESS=1 cargo test --lib golden` and is never made again: a new format gets a new directory.
+//! It was made by `KVBATCH_BLESS=1 cargo test --lib golden` and is never made again: a new format gets a new directory. So has
+//! what came to this one later, chunks that were made ahead of their use, in `1-ahead`.
 
 use super::driver::HINTS;
 use crate::base::error::Error;
@@ -53,8 +54,8 @@ fn commit(engine: &NativeEngine, durable: bool, records: &[Record<'_>]) {
     engine.commit(engine.turn(), &mut [member], &mut |_| false).unwrap();
 }
 
-/// How the golden store was made.
-fn write_store(disk: &SimDisk) {
+/// How the golden store was made; or one with chunks that were made `ahead` of their use, one in use and one not yet.
+fn write_store(disk: &SimDisk, ahead: bool) {
     let engine = NativeEngine::open(Arc::new(disk.clone()), Path::new("/store"), options()).unwrap();
     let raw = b"again and ".repeat(100);
     let mut packed = vec![0; compressed_len_max(raw.len())];
@@ -84,7 +85,13 @@ fn write_store(disk: &SimDisk) {
             Record { expiry_ms: Some(1 << 50), version: Some(1), ..Record::put(b"expires in a far future", b"until then") },
         ],
     );
+    if ahead {
+        engine.log.make_next();
+    }
     commit(&engine, true, &[Record::put(b"in the second chunk", &[7; 600])]);
+    if ahead {
+        return engine.log.make_next();
+    }
     engine.close().unwrap();
 }
 
@@ -137,7 +144,7 @@ fn version_1_is_read() {
 #[test]
 fn version_1_is_written() {
     let disk = disk();
-    write_store(&disk);
+    write_store(&disk, false);
     check(&disk);
     let made = |name: &str| disk.read_raw(name).unwrap();
     if std::env::var_os("KVBATCH_BLESS").is_some() && FILES[0].1.is_empty() {
@@ -152,4 +159,25 @@ fn version_1_is_written() {
         assert_eq!(made.len(), bytes.len());
         assert!(made[..24] == bytes[..24] && made[40..80] == bytes[40..80] && made[88..96] == bytes[88..96], "{name}");
     }
+}
+
+#[test]
+fn chunks_that_were_made_ahead_are_read() {
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old_formats/1-ahead");
+    if std::env::var_os("KVBATCH_BLESS").is_some() && !kept.exists() {
+        let disk = disk();
+        write_store(&disk, true);
+        std::fs::create_dir(&kept).unwrap();
+        for name in disk.list_files().into_iter().filter(|name| name != "LOCK") {
+            std::fs::write(kept.join(&name), disk.read_raw(&name).unwrap()).unwrap();
+        }
+    }
+    let disk = disk();
+    for file in std::fs::read_dir(kept).unwrap().map(Result::unwrap) {
+        assert!(disk.write_raw(&file.file_name().into_string().unwrap(), &std::fs::read(file.path()).unwrap()));
+    }
+    let features = [1, 2, 3].map(|chunk| disk.read_raw(&format!("chunk-{chunk:016x}.kvb")).unwrap()[16]);
+    assert_eq!(features, [0, 1, 1]);
+    check(&disk);
+    check(&disk);
 }
