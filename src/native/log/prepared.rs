@@ -21,14 +21,19 @@ pub const PREPARED_NAME: &str = "ahead.kvb";
 /// An opening that has not made so many bytes durable one by one is not worth a file of this size.
 const LEAST_DURABLE_BYTES: u64 = 1 << 20;
 
-/// Where durable groups usually have so many bytes, no zeros are written. Groups that small batches form together have fewer.
-const LARGE_GROUP_BYTES: u64 = 1 << 20;
+/// Where durable groups usually have so many bytes, no zeros are written: those would be as many bytes again for the device, and cost
+/// more than they save (`make bench`: "put, fsync per batch"). Groups that small batches form together have fewer.
+const LARGE_GROUP_BYTES: u64 = 64 << 10;
 
 /// A group moves what is usual by this share of the difference.
 const USUAL_SHARE: u64 = 8;
 
 /// Zeros are written, and synced, so many bytes at a time: a commit never waits for more.
 const PIECE_BYTES: usize = 1 << 20;
+
+/// For each byte that groups make durable so many zeros may be written meanwhile. Then the file is ready when the chunk that was half
+/// full is full, and until then a group seldom meets a piece.
+const ZEROS_PER_BYTE: u64 = 2;
 
 /// A chunk that is done gives back the zeros behind its end, if there are at least so many bytes of them.
 const TRIM_BYTES: u64 = 1 << 20;
@@ -50,14 +55,25 @@ enum State {
     /// There is none; it may be wanted.
     #[default]
     Missing,
-    /// Somebody fills it.
+    /// Somebody has claimed it, and may be filling it just now.
     InTheMaking,
+    /// A part of it is there.
+    Begun(Making),
     /// It is there.
     Ready(Arc<dyn File>),
     /// It could not be had; the next chunk brings the next try.
     GivenUp,
     /// Files here cannot have a second name: there is no use for it.
     Useless,
+}
+
+/// A file that is being filled.
+struct Making {
+    file: Arc<dyn File>,
+    /// Zeros that are in it, on stable storage.
+    filled: u64,
+    /// What had been made durable by synchronous writes when it was begun.
+    durable_before: u64,
 }
 
 impl Prepared {
@@ -79,11 +95,14 @@ impl Prepared {
 }
 
 impl Log {
-    /// A synchronous write of `len` bytes has come to byte `end` of its chunk. Whether a file is to be made ready now:
+    /// A synchronous write of `len` bytes has come to byte `end` of its chunk. Whether a file is to be made ready now, or more of it:
     /// whoever hears yes has to call `prepare`.
     pub fn note_durable(&self, end: u64, len: u64) -> bool {
         let so_far = self.prepared.durable_bytes.fetch_add(len, Ordering::Relaxed) + len;
         self.prepared.note_usual(len);
+        if let State::Begun(making) = &*self.prepared.state.lock() {
+            return self.is_due(making);
+        }
         let half_full = end >= self.options.chunk_bytes / 2;
         if so_far < LEAST_DURABLE_BYTES || (self.prepared.in_use.load(Ordering::Relaxed) && !half_full) {
             return false;
@@ -101,6 +120,12 @@ impl Log {
         missing
     }
 
+    /// Whether the next zeros may be written.
+    fn is_due(&self, making: &Making) -> bool {
+        let since = self.prepared.durable_bytes.load(Ordering::Relaxed) - making.durable_before;
+        making.filled <= since.saturating_mul(ZEROS_PER_BYTE)
+    }
+
     /// Whether so many bytes can be had and the disk still is far from full: the file is only for speed, and must not be
     /// what fills the disk.
     fn has_room_to_prepare(&self, bytes: u64) -> bool {
@@ -108,48 +133,67 @@ impl Log {
         !self.is_full() && self.free_bytes().is_none_or(|free| free >= bytes + kept_free)
     }
 
-    /// Makes the file. `go_on` is asked now and then.
+    /// Makes the file, as far as that is due. `go_on` is asked before each piece.
     pub fn prepare(&self, go_on: &mut dyn FnMut() -> bool) {
-        let made = self.make_prepared(go_on);
-        let mut state = self.prepared.state.lock();
-        *state = match made {
-            Ok(Some(file)) => State::Ready(file),
-            other => {
-                if let Err(error) = other {
-                    let text = format!("store {}: cannot make {PREPARED_NAME}: {error}; it goes on without", self.store_path);
-                    log::write(log::Level::Info, "prepare", &text);
-                }
-                let _ = self.dir.remove(PREPARED_NAME);
-                State::GivenUp
-            }
+        let begun = match std::mem::replace(&mut *self.prepared.state.lock(), State::InTheMaking) {
+            State::Begun(making) => Ok(making),
+            State::InTheMaking => self.begin_prepared(),
+            other => return *self.prepared.state.lock() = other,
         };
+        let made = begun.and_then(|making| self.go_on_preparing(making, go_on));
+        let state = made.unwrap_or_else(|error| {
+            let text = format!("store {}: cannot make {PREPARED_NAME}: {error}; it goes on without", self.store_path);
+            log::write(log::Level::Info, "prepare", &text);
+            State::GivenUp
+        });
+        if let State::GivenUp = state {
+            let _ = self.dir.remove(PREPARED_NAME);
+        }
+        *self.prepared.state.lock() = state;
     }
 
-    fn make_prepared(&self, go_on: &mut dyn FnMut() -> bool) -> io::Result<Option<Arc<dyn File>>> {
+    fn begin_prepared(&self) -> io::Result<Making> {
         let _ = self.dir.remove(PREPARED_NAME); // may be left over, and then be a chunk's second name
         let file = self.dir.create(PREPARED_NAME)?;
+        Ok(Making { file, filled: 0, durable_before: self.prepared.durable_bytes.load(Ordering::Relaxed) })
+    }
+
+    fn go_on_preparing(&self, mut making: Making, go_on: &mut dyn FnMut() -> bool) -> io::Result<State> {
         if self.prepared.takes_large_groups() {
-            file.allocate(self.options.chunk_bytes)?;
-            file.sync()?;
-            return Ok(Some(file));
+            making.file.allocate(self.options.chunk_bytes)?;
+            making.file.sync()?;
+            return Ok(State::Ready(making.file));
         }
         let zeros = zeros();
-        let mut at = 0;
-        while at < self.options.chunk_bytes {
-            let len = (self.options.chunk_bytes - at).min(PIECE_BYTES as u64);
-            if !go_on() || !self.has_room_to_prepare(len) {
-                return Ok(None);
+        while making.filled < self.options.chunk_bytes {
+            let len = (self.options.chunk_bytes - making.filled).min(PIECE_BYTES as u64);
+            if !go_on() || !self.is_due(&making) {
+                return Ok(State::Begun(making));
             }
-            write_all_at(&*file, &mut [IoSlice::new(&zeros[..len as usize])], at, false)?;
-            file.sync()?;
-            at += len;
+            if !self.has_room_to_prepare(len) {
+                return Ok(State::GivenUp);
+            }
+            write_all_at(&*making.file, &mut [IoSlice::new(&zeros[..len as usize])], making.filled, false)?;
+            making.file.sync()?;
+            making.filled += len;
         }
-        Ok(Some(file))
+        Ok(State::Ready(making.file))
     }
 
     /// Whether a durable group had better begin a chunk: a prepared file is there, and the active one is none.
     pub(super) fn has_better(&self) -> bool {
-        !self.prepared.in_use.load(Ordering::Relaxed) && matches!(*self.prepared.state.lock(), State::Ready(_))
+        !self.prepared.in_use.load(Ordering::Relaxed) && self.has_prepared()
+    }
+
+    /// Whether the file is there.
+    pub fn has_prepared(&self) -> bool {
+        matches!(*self.prepared.state.lock(), State::Ready(_))
+    }
+
+    /// Whether a group that begins a chunk had better do so with the prepared file than with a chunk that was made ahead: where
+    /// groups are durable one by one, that is what it is for.
+    pub(super) fn prepared_is_better(&self, durable: bool) -> bool {
+        (durable || self.prepared.in_use.load(Ordering::Relaxed)) && self.has_prepared()
     }
 
     /// Makes the prepared file the chunk `name`, header and all, but for the sync of the directory; `None` if there is none,
@@ -157,7 +201,7 @@ impl Log {
     pub(super) fn use_prepared(&self, header: &ChunkHeader, name: &str) -> Option<Arc<dyn File>> {
         let mut state = self.prepared.state.lock();
         self.prepared.is_not_used();
-        if matches!(*state, State::InTheMaking | State::Useless) {
+        if matches!(*state, State::InTheMaking | State::Begun(_) | State::Useless) {
             return None;
         }
         let State::Ready(file) = std::mem::take(&mut *state) else { return None };
@@ -171,7 +215,7 @@ impl Log {
     /// Gives back the space of the file, if there is one.
     pub(super) fn drop_prepared(&self) {
         let mut state = self.prepared.state.lock();
-        if let State::Ready(_) = &*state {
+        if let State::Ready(_) | State::Begun(_) = &*state {
             *state = State::GivenUp;
             let _ = self.dir.remove(PREPARED_NAME); // the next opening sees it, if it stays
         }

@@ -95,6 +95,9 @@ fn a_file_for_large_groups_has_its_space_without_zeros() {
         assert_eq!(claims, 1, "one of them makes the file");
         let before = disk.calls(Calls::STEPS);
         log.prepare(&mut || true);
+        while log.note_durable(chunk_bytes, group) || !log.has_prepared() {
+            log.prepare(&mut || true);
+        }
         steps.push(disk.calls(Calls::STEPS) - before);
         let made = disk.read_raw(PREPARED_NAME).unwrap();
         assert!(made.len() as u64 == chunk_bytes && made.iter().all(|byte| *byte == 0));
@@ -104,6 +107,30 @@ fn a_file_for_large_groups_has_its_space_without_zeros() {
         driver.engine.log.end_chunk();
     }
     assert!(steps[0] + 8 < steps[1], "{steps:?}: no piece of zeros was written, nor synced");
+    driver.check_errors(false);
+}
+
+#[test]
+fn zeros_come_at_twice_the_pace_of_small_groups() {
+    let disk = SimDisk::new(1, Faults::default());
+    let chunk_bytes = 8 << 20;
+    let mut driver = Driver::open(&disk, Options { chunk_bytes, ..options() }, [0; KEYS]).unwrap();
+    let log = &driver.engine.log;
+    let filled = || disk.read_raw(PREPARED_NAME).map_or(0, |made| made.len());
+    let group = 16 << 10;
+    assert_eq!((0..64).filter(|_| log.note_durable(chunk_bytes, group)).count(), 1);
+    log.prepare(&mut || true);
+    assert_eq!(filled(), 1 << 20, "the first piece is due at once");
+    for pieces in 2..8 {
+        let due = (0..32).filter(|_| log.note_durable(chunk_bytes, group)).count();
+        assert_eq!(due, 1, "after half as many bytes, the last of the groups wants the next piece");
+        log.prepare(&mut || true);
+        assert_eq!(filled(), pieces << 20);
+    }
+    log.prepare(&mut || false);
+    assert_eq!(filled(), 7 << 20, "whoever is to stop stops");
+    driver.close();
+    assert_eq!(disk.read_raw(PREPARED_NAME), None, "a part of a file is of no use to the next opening");
     driver.check_errors(false);
 }
 
