@@ -160,15 +160,6 @@ pub(super) fn chain_of(
     let covers = manifest.map_or(0, |manifest| manifest.covers);
     let mut chain = Vec::new();
     let mut leftovers: Vec<String> = unfinished.iter().copied().map(file_name).collect();
-    let newest = found.last().map_or(0, |newest| newest.header.chunk);
-    // Made ahead of its use, which then did not come.
-    while let Some(unused) = found.pop_if(|newest| newest.header.open && !holds_frames(newest.len)) {
-        leftovers.push(file_name(unused.header.chunk));
-    }
-    let mut wanted = found.last().map_or(0, |newest| newest.header.chunk);
-    if newest < manifest.map_or(0, |manifest| manifest.newest) {
-        prefix.tolerate(missing(store_path, &format!("chunk files behind {} are", file_name(newest))))?;
-    }
     let is_missing = |id: u64| {
         if unfinished.contains(&id) {
             let text = format!("store {store_path}: the header of {} is damaged: restore the file from a backup", file_name(id));
@@ -177,6 +168,19 @@ pub(super) fn chain_of(
             missing(store_path, &format!("{} is", file_name(id)))
         }
     };
+    let newest = found.last().map_or(0, |newest| newest.header.chunk);
+    // Made ahead of its use, which then did not come: the chunk before it was in use.
+    while let Some(unused) = found.pop_if(|newest| newest.header.open && !holds_frames(newest.len)) {
+        let before = unused.header.before.chunk;
+        if before > covers && found.iter().all(|other| other.header.chunk != before) {
+            prefix.tolerate(is_missing(before))?;
+        }
+        leftovers.push(file_name(unused.header.chunk));
+    }
+    let mut wanted = found.last().map_or(0, |newest| newest.header.chunk);
+    if newest < manifest.map_or(0, |manifest| manifest.newest) {
+        prefix.tolerate(missing(store_path, &format!("chunk files behind {} are", file_name(newest))))?;
+    }
     while wanted > covers {
         match found.pop() {
             Some(candidate) if candidate.header.chunk > wanted => {

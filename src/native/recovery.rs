@@ -365,7 +365,11 @@ impl Store<'_> {
                     let same = |known: LogEnd| known.last_seq == end.last_seq && known.digest == end.digest;
                     slot.end.is_some_and(|known| same(known) && known.valid_bytes <= end.valid_bytes.min(found.len))
                 }
-                None => false,
+                // It may be that only the frame is damaged that says it; the checkpoint says it, too.
+                None => {
+                    let is_open = self.chain.get(i + 1).is_some_and(|next| next.header.open);
+                    is_open && slot.end.is_some_and(|known| known.valid_bytes <= found.len)
+                }
             }
         };
         let mut before = self.chain.iter().enumerate().take_while(|(_, found)| found.header.chunk <= start.chunk);

@@ -9,7 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::chunks::{Chunk, file_name};
 use super::frame::{
     BATCH_ENTRY_LEN, BatchEntry, CHUNK_HEADER_LEN, CHUNK_START_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd,
-    Salt, places_of_next,
+    Salt, TO_ITS_LAST_FRAME, places_of_next,
 };
 use super::index::Place;
 use super::inventory::Found;
@@ -151,14 +151,14 @@ impl<'a> Replay<'a> {
         for (i, found) in chain.iter().enumerate() {
             let chunk = self.add(found)?;
             self.proven(found.header.watermark);
-            if !follows(chain, i) {
+            let expected = expected(chain, i);
+            let known = self.from.filter(|_| found.header.chunk < start.chunk).and_then(|from| from.slot_of(found.header.chunk)?.end);
+            if known.is_none() && !follows(chain, i) {
                 // Nothing is removed before all behind it is on stable storage: there is a frame.
-                let Some(before) = found.header.end_before() else { return self.unlinked(found) };
+                let Some(before) = end_of_removed(found) else { return self.unlinked(found) };
                 self.end = before;
                 self.proven(self.end.last_seq);
             }
-            let expected = expected(chain, i);
-            let known = self.from.filter(|_| found.header.chunk < start.chunk).and_then(|from| from.slot_of(found.header.chunk)?.end);
             let (at, whole) = match known {
                 Some(end) => {
                     self.end = end;
@@ -234,7 +234,8 @@ impl<'a> Replay<'a> {
     fn unlinked(&self, found: &Found) -> Result<()> {
         let file = file_name(found.header.chunk);
         let text = format!("store {}: the header of {file} is damaged: restore the file from a backup", self.store.path);
-        self.store.prefix.borrow_mut().cut_log(self.watermark, Error::new(Code::CORRUPTED, text))
+        let proven = self.watermark.max(self.evidence(found, CHUNK_HEADER_LEN as u64)?);
+        self.store.prefix.borrow_mut().cut_log(proven, Error::new(Code::CORRUPTED, text))
     }
 
     /// Nothing good is at byte `at` of the first chunk of `rest`: a torn tail, or damage?
@@ -300,7 +301,7 @@ impl<'a> Replay<'a> {
                 self.make_stable(found)?;
                 let mut window = Window::new(&*found.file, limit(chain, i));
                 if found.header.chunk != first.chunk && !follows(chain, i) {
-                    end = found.header.before; // the replay was here, so it is known
+                    end = end_of_removed(found).unwrap_or(end);
                 }
                 let mut at = if found.header.chunk == first.chunk { first.at } else { CHUNK_HEADER_LEN as u64 };
                 while let Some(good) = self.next_frame(&mut window, found, at, &end, &mut Nothing)? {
@@ -422,6 +423,14 @@ impl<'a> Replay<'a> {
 fn follows(chain: &[Found], i: usize) -> bool {
     let before = chain[i].header.before.chunk;
     if i == 0 { before == 0 } else { chain[i - 1].header.chunk == before }
+}
+
+/// Where the log stood before this chunk, if the one before it is gone. Nobody can say any more how many of its bytes counted if that
+/// was as many as there were.
+fn end_of_removed(found: &Found) -> Option<LogEnd> {
+    let end = found.header.end_before()?;
+    let valid_bytes = if end.valid_bytes == TO_ITS_LAST_FRAME { CHUNK_HEADER_LEN as u64 } else { end.valid_bytes };
+    Some(LogEnd { valid_bytes, ..end })
 }
 
 /// Where chunk `i` of the chain ends, as the manifest or its successor says; one that was made ahead may not say it.

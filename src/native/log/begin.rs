@@ -38,7 +38,7 @@ impl Log {
             None => self.make_chunk(state)?,
         };
         let hot = chunks.hot_for(self.options.chunk_bytes);
-        let chunk = chunks.add(&header, file, hot.clone(), 0)?;
+        let chunk = chunks.add(&header, file, hot.clone(), 0).inspect_err(|_| state.leftovers.push(file_name(header.chunk)))?;
         if let Some(before) = state.newest.replace(Arc::clone(&chunk)) {
             before.seal(state.end);
         }

@@ -54,7 +54,11 @@ impl Log {
     pub fn make_next(&self) {
         let header = {
             let mut state = self.state.lock();
-            let Some(active) = state.active.as_ref().filter(|_| matches!(state.next, Next::Missing) && state.goes_on()) else { return };
+            let Some(active) =
+                state.active.as_ref().filter(|_| matches!(state.next, Next::Missing) && state.poison.is_none() && !state.full)
+            else {
+                return;
+            };
             let before = LogEnd { chunk: active.chunk.id, ..LogEnd::default() };
             let header = ChunkHeader { open: true, ..state.header(before, self.durable.load(Ordering::Acquire)) };
             state.next_chunk += 1;
@@ -63,21 +67,26 @@ impl Log {
         };
         let made = self.make_header(&header);
         let mut state = self.state.lock();
-        let wanted = state.next.number() == Some(header.chunk);
-        match made {
-            Ok(file) if wanted => state.next = Next::Made(header, file),
-            Ok(_) => state.leftovers.push(file_name(header.chunk)),
-            Err(error) => {
-                if wanted {
-                    state.next = Next::Missing;
-                }
-                drop(state);
-                let name = file_name(header.chunk);
-                let _ = self.dir.remove(&name); // should it stay, it counts for nothing
-                let text = format!("store {}: cannot make {name} ahead of its use: {error}; it goes on without", self.store_path);
-                log::write(log::Level::Info, "make_next", &text);
-            }
+        let is_wanted = state.next.number() == Some(header.chunk); // else it has come too late
+        let failed = match made {
+            Ok(file) if is_wanted => return state.next = Next::Made(header, file),
+            made => made.err(),
+        };
+        if is_wanted {
+            state.next = Next::Missing;
         }
+        drop(state);
+        self.remove_unused(header.chunk);
+        if let Some(error) = failed {
+            let (store, name) = (&self.store_path, file_name(header.chunk));
+            let text = format!("store {store}: cannot make {name} ahead of its use: {error}; it goes on without");
+            log::write(log::Level::Info, "make_next", &text);
+        }
+    }
+
+    /// Should the file stay, the next opening sees it, and that it counts for nothing.
+    fn remove_unused(&self, number: u64) {
+        let _ = self.dir.remove(&file_name(number));
     }
 
     fn make_header(&self, header: &ChunkHeader) -> io::Result<Arc<dyn File>> {
@@ -96,10 +105,10 @@ impl Log {
         let follows = state.active.as_ref().is_some_and(|active| active.chunk.id == header.before.chunk);
         let end = state.end;
         let says_all = header.before.chunk == end.chunk && header.dictionaries == state.dictionaries && end.last_seq == state.last_given;
-        let nothing_to_record = state.goes_on() && state.leftovers.is_empty() && state.given_up.is_empty();
+        let nothing_to_record = state.recorded == state.generation && state.leftovers.is_empty() && state.given_up.is_empty();
         let fits = planted(Bug::NextInSpiteOfCut) || follows && says_all && nothing_to_record;
-        if !fits || durable && self.has_better() {
-            state.leftovers.push(file_name(header.chunk));
+        if !fits || self.prepared_is_better(durable) {
+            self.remove_unused(header.chunk);
             return None;
         }
         self.prepared.is_not_used();
@@ -109,14 +118,7 @@ impl Log {
     /// Removes the chunk that was made ahead: the store is being closed.
     pub(super) fn drop_next(&self) {
         if let Some(number) = std::mem::take(&mut self.state.lock().next).number() {
-            let _ = self.dir.remove(&file_name(number)); // the next opening sees it, if it stays
+            self.remove_unused(number);
         }
-    }
-}
-
-impl LogState {
-    /// No write has failed since the present chunk was begun.
-    fn goes_on(&self) -> bool {
-        self.poison.is_none() && !self.full && self.recorded == self.generation
     }
 }

@@ -295,6 +295,10 @@ fn read_store(disk: &SimDisk) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, Refused> {
         return Err(Refused::Damaged);
     }
     while wanted != 0 && u64_at(&chunks[&wanted].bytes, 16) == 1 && chunks[&wanted].bytes.len() == 4096 {
+        let before = chunks[&wanted].before();
+        if before > manifest.covers && !chunks.contains_key(&before) {
+            return Err(Refused::Damaged);
+        }
         chunks.remove(&wanted);
         wanted = chunks.keys().next_back().copied().unwrap_or(0);
     }

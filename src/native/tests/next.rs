@@ -5,9 +5,12 @@ use super::model::{KEYS, State};
 use super::workload::options;
 use crate::base::code::Code;
 use crate::base::random::Random;
+use crate::engine::Engine;
 use crate::io::sim::{Calls, Faults, SimDisk, Survival};
 use crate::native::chunks::file_name;
 use crate::native::frame::ChunkHeader;
+use crate::native::log::PREPARED_NAME;
+use std::collections::VecDeque;
 
 /// A store with a group that is not durable in its first chunk, behind which the second one is made.
 fn with_next() -> (SimDisk, Driver) {
@@ -143,4 +146,59 @@ fn without_its_first_frame_a_chunk_whose_predecessor_is_gone_is_refused() {
     assert!(image.flip_bit(&file_name(2), 4096 + 20, 1));
     let error = open(&image, options(64 << 10, 0)).err().unwrap();
     assert!(error.code == Code::CORRUPTED && error.message.contains(&file_name(2)), "{error}");
+}
+
+/// The file is missing that was written to last: the chunk that was made ahead tells that it was there.
+#[test]
+fn what_was_written_to_before_it_is_missed() {
+    let (disk, mut driver) = with_next();
+    go_on_in_another_chunk(&mut driver);
+    driver.engine.log.make_next();
+    let image = disk.kill_image();
+    assert!(image.remove_raw(&file_name(2)));
+    let error = open(&image, options(64 << 10, 0)).err().unwrap();
+    assert!(error.code == Code::CORRUPTED && error.message.contains(&file_name(2)), "{error}");
+}
+
+/// What lies before a checkpoint is not looked at, and so the frame that says how far the log had come may be damaged.
+#[test]
+fn a_checkpoint_says_as_well_where_the_chunk_before_it_ends() {
+    for remove in [false, true] {
+        let (disk, mut driver) = with_next();
+        go_on_in_another_chunk(&mut driver);
+        if remove {
+            driver.commit(false, &[(0, 3)]).unwrap();
+            driver.compact(100);
+        }
+        driver.engine.log.make_next();
+        driver.engine.log.end_chunk();
+        driver.commit(true, &[(2, 4)]).unwrap();
+        driver.checkpoint(&mut Random::new(1), VecDeque::new());
+        driver.check_errors(false);
+        let image = disk.kill_image();
+        let whole = found_in(&image);
+        assert!(image.flip_bit(&file_name(2), 4096 + 20, 1));
+        assert_eq!(header(&image, 2).map(|header| header.open), Some(true));
+        let engine = open(&image, options(64 << 10, 0)).unwrap();
+        assert!(engine.counters().loaded_keys > 0, "the checkpoint is used");
+        assert_eq!(whole[2], 4);
+    }
+}
+
+/// Durable groups, and others between: a file of zeros is not left for a chunk that was made ahead.
+#[test]
+fn a_prepared_file_goes_first_where_groups_are_durable() {
+    let (disk, mut driver) = with_next();
+    driver.prepare();
+    driver.engine.log.end_chunk();
+    driver.commit(true, &[(1, 2)]).unwrap();
+    assert_eq!((header(&disk, 2), header(&disk, 3).map(|header| header.open)), (None, Some(false)));
+    driver.engine.log.make_next();
+    driver.prepare();
+    driver.engine.log.end_chunk();
+    driver.commit(false, &[(1, 3)]).unwrap();
+    assert_eq!((header(&disk, 4), disk.read_raw(PREPARED_NAME)), (None, None));
+    driver.commit(true, &[(1, 4)]).unwrap();
+    assert_eq!(driver.engine.log.last_chunk(), 5, "and no chunk is begun for one group");
+    driver.check_errors(false);
 }

@@ -213,6 +213,9 @@ impl Inside<'_, '_> {
                 self.follower.missed += u64::from(header.records);
                 self.follower.digest = Some(header.digest);
             }
+            Event::Bad { from, to, next: false } if self.is_where_the_next_goes_on() => {
+                return self.meet(Event::DirtyGap { from, to });
+            }
             Event::Bad { from, to, next } => {
                 if !self.is_damage(from)? {
                     return self.torn(from);
@@ -232,6 +235,12 @@ impl Inside<'_, '_> {
             }
         }
         Ok(Go::On)
+    }
+
+    /// The next chunk says that nothing is missing here, though not at which byte this one ends.
+    fn is_where_the_next_goes_on(&self) -> bool {
+        let Role::Part { end: Some(end), .. } = self.survey.chunks[self.number].role else { return false };
+        end.valid_bytes == TO_ITS_LAST_FRAME && (end.last_seq, Some(end.digest)) == (self.follower.last_seq, self.follower.digest)
     }
 
     /// The sweep is over: was all there that should be?

@@ -210,6 +210,10 @@ impl Survey {
             match header {
                 Some(header) if parts.is_empty() && header.open && self.is_blank(at) => {
                     self.notes.push(format!("{} was made ahead and never used", self.chunks[at].name));
+                    let before = header.before.chunk;
+                    if before > covers && self.chunks.iter().all(|chunk| chunk.id != before) {
+                        self.damage.push(Damage::new(&file_name(before), 0, 0, "is missing"));
+                    }
                 }
                 Some(header) => {
                     wanted = Some(header.before.chunk);
