@@ -42,7 +42,7 @@ const TRIM_BYTES: u64 = 1 << 20;
 #[derive(Default)]
 pub(super) struct Prepared {
     state: Mutex<State>,
-    /// Bytes that synchronous writes have made durable.
+    /// Bytes that synchronous writes have made durable, in whole blocks.
     durable_bytes: AtomicU64,
     /// Bytes that such a write usually has, lately.
     usual_bytes: AtomicU64,
@@ -98,7 +98,8 @@ impl Log {
     /// A synchronous write of `len` bytes has come to byte `end` of its chunk. Whether a file is to be made ready now, or more of it:
     /// whoever hears yes has to call `prepare`.
     pub fn note_durable(&self, end: u64, len: u64) -> bool {
-        let so_far = self.prepared.durable_bytes.fetch_add(len, Ordering::Relaxed) + len;
+        let blocks = len.next_multiple_of(BLOCK_BYTES as u64);
+        let so_far = self.prepared.durable_bytes.fetch_add(blocks, Ordering::Relaxed) + blocks;
         self.prepared.note_usual(len);
         if let State::Begun(making) = &*self.prepared.state.lock() {
             return self.is_due(making);

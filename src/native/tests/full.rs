@@ -117,7 +117,7 @@ fn zeros_come_at_twice_the_pace_of_small_groups() {
     let mut driver = Driver::open(&disk, Options { chunk_bytes, ..options() }, [0; KEYS]).unwrap();
     let log = &driver.engine.log;
     let filled = || disk.read_raw(PREPARED_NAME).map_or(0, |made| made.len());
-    let group = 16 << 10;
+    let group = (12 << 10) + 8; // of which each takes four blocks
     assert_eq!((0..64).filter(|_| log.note_durable(chunk_bytes, group)).count(), 1);
     log.prepare(&mut || true);
     assert_eq!(filled(), 1 << 20, "the first piece is due at once");
