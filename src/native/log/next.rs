@@ -1,8 +1,8 @@
 //! The next chunk, made ahead of its use: its file, its name, and a header that says all but where the log will stand.
 //!
 //! A chunk's header has to be on stable storage before a frame is written there, and a device that is busy takes tens of
-//! milliseconds for it. `ahead` makes the next one beside commits. What the header cannot
-//! know, its first frame says: which digest and which number it continues (docs/FORMAT.md, "Reading").
+//! milliseconds for it. `ahead` makes the next one beside commits. What the header cannot know, its first frame says: which digest and
+//! which number it continues (docs/FORMAT.md, "Reading").
 //!
 //! It is never used where something was cut off or other dictionaries are needed: then the header says so before anything
 //! else is written. The number that was given to it counts as used only when the chunk is begun, or another one is.

@@ -136,12 +136,14 @@ impl Log {
 
     /// Makes the file, as far as that is due. `go_on` is asked before each piece.
     pub fn prepare(&self, go_on: &mut dyn FnMut() -> bool) {
-        let begun = match std::mem::replace(&mut *self.prepared.state.lock(), State::InTheMaking) {
-            State::Begun(making) => Ok(making),
-            State::InTheMaking => self.begin_prepared(),
-            other => return *self.prepared.state.lock() = other,
+        let mut state = self.prepared.state.lock();
+        let begun = match std::mem::replace(&mut *state, State::InTheMaking) {
+            State::Begun(making) => Some(making),
+            State::InTheMaking => None,
+            other => return *state = other, // it was asked for twice
         };
-        let made = begun.and_then(|making| self.go_on_preparing(making, go_on));
+        drop(state);
+        let made = begun.map_or_else(|| self.begin_prepared(), Ok).and_then(|making| self.go_on_preparing(making, go_on));
         let state = made.unwrap_or_else(|error| {
             let text = format!("store {}: cannot make {PREPARED_NAME}: {error}; it goes on without", self.store_path);
             log::write(log::Level::Info, "prepare", &text);

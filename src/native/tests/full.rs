@@ -129,8 +129,25 @@ fn zeros_come_at_twice_the_pace_of_small_groups() {
     }
     log.prepare(&mut || false);
     assert_eq!(filled(), 7 << 20, "whoever is to stop stops");
+    assert!((0..32).any(|_| log.note_durable(chunk_bytes, group)));
+    for _ in 0..2 {
+        log.prepare(&mut || true); // also if it is asked for once too often
+    }
+    assert_eq!((filled(), log.has_prepared()), (8 << 20, true));
     driver.close();
-    assert_eq!(disk.read_raw(PREPARED_NAME), None, "a part of a file is of no use to the next opening");
+    assert_eq!(disk.read_raw(PREPARED_NAME), None, "it is of no use to the next opening");
+    driver.check_errors(false);
+}
+
+#[test]
+fn a_part_of_a_file_goes_when_the_store_is_closed() {
+    let disk = SimDisk::new(1, Faults::default());
+    let mut driver = Driver::open(&disk, Options { chunk_bytes: 8 << 20, ..options() }, [0; KEYS]).unwrap();
+    driver.commit(true, &[(0, 1)]).unwrap();
+    driver.prepare();
+    assert_eq!(disk.read_raw(PREPARED_NAME).map(|made| made.len()), Some(1 << 20));
+    driver.close();
+    assert_eq!(disk.read_raw(PREPARED_NAME), None);
     driver.check_errors(false);
 }
 
