@@ -10,7 +10,9 @@ use crate::io::sim::{Calls, Faults, SimDisk, Survival};
 use crate::native::chunks::file_name;
 use crate::native::frame::ChunkHeader;
 use crate::native::log::PREPARED_NAME;
+use crate::native::tools::verify;
 use std::collections::VecDeque;
+use std::path::Path;
 
 /// A store with a group that is not durable in its first chunk, behind which the second one is made.
 fn with_next() -> (SimDisk, Driver) {
@@ -201,4 +203,19 @@ fn a_prepared_file_goes_first_where_groups_are_durable() {
     driver.commit(true, &[(1, 4)]).unwrap();
     assert_eq!(driver.engine.log.last_chunk(), 5, "and no chunk is begun for one group");
     driver.check_errors(false);
+}
+
+/// A frame that says nothing, a beat, was torn at the end of a chunk: the log goes on in the next one, for every reader.
+#[test]
+fn dirt_behind_the_last_frame_is_no_end_where_the_next_chunk_goes_on() {
+    let (disk, mut driver) = with_next();
+    go_on_in_another_chunk(&mut driver);
+    let image = disk.kill_image();
+    let mut dirty = image.read_raw(&file_name(1)).unwrap();
+    dirty.resize(dirty.len().next_multiple_of(4096), 0);
+    dirty.extend([0xab; 40]);
+    assert!(image.write_raw(&file_name(1), &dirty));
+    assert_eq!(found_in(&image.twin())[..2], [1, 2]);
+    let report = verify(&image, Path::new("/store"), true, &mut |_, _| {}).unwrap();
+    assert!(report.is_good() && report.frames == 2, "{report:#?}");
 }
