@@ -7,7 +7,7 @@ use super::NativeEngine;
 use super::chunks::View;
 use super::frame::{BATCH_ENTRY_LEN, BatchEntry, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd};
 use super::hot::HotRange;
-use super::index::{Index, Place};
+use super::index::{Index, Place, SEGMENTS};
 use super::log::{Log, Purpose, SyncWay, Wanted};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
@@ -31,6 +31,9 @@ pub(super) const PREFETCH_AHEAD: usize = 16;
 /// Where more is done with a line, lines are asked for in groups of so many, each before the one before it is used: pages are
 /// looked for side by side then, see `read::GROUP`.
 const GROUP: usize = 8;
+
+/// A group of so many records, several for each segment of the index, has it grow at once.
+const GROWS_AT_ONCE_RECORDS: u64 = 4 * SEGMENTS as u64;
 
 /// Batches for which a frame's head, and the list of its pieces, takes no memory of its own.
 const BATCHES_AT_HAND: usize = 7;
@@ -103,6 +106,9 @@ impl NativeEngine {
         let mut head = Head::filled(0, head_len).map_err(|_| Error::no_memory("no memory for a frame's head: free memory"))?;
         let wanting = {
             let mut index = self.index.write();
+            if records >= GROWS_AT_ONCE_RECORDS {
+                index.grow_for(puts(group))?;
+            }
             index.reserve(puts(group))?;
             index.wanting().cloned()
         };

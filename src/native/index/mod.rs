@@ -114,10 +114,28 @@ impl Index {
 
     #[cold]
     fn reserve_in_larger(&mut self, at: usize) -> Result<()> {
-        let before = self.segments[at].heap_bytes();
-        self.segments[at].grow(at, &mut self.memory)?;
-        self.heap_bytes = self.heap_bytes + self.segments[at].heap_bytes() - before;
+        self.grow(at, 1)?;
         self.segments[at].reserve_grown()
+    }
+
+    /// Has every segment grow to what so many `hashes` need, at once where `reserve` would double it again and again.
+    /// Worth it for several puts per segment. A failure leaves some of them larger, and does no other harm.
+    pub fn grow_for(&mut self, hashes: impl Iterator<Item = KeyHash>) -> Result<()> {
+        let mut puts = [0_u32; SEGMENTS];
+        hashes.for_each(|hash| puts[segment(&hash)] += 1);
+        for (at, puts) in puts.into_iter().enumerate() {
+            if puts > 0 && !self.segments[at].fits(puts as usize) {
+                self.grow(at, puts as usize)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn grow(&mut self, at: usize, puts: usize) -> Result<()> {
+        let before = self.segments[at].heap_bytes();
+        let grown = self.segments[at].grow(puts, at, &mut self.memory);
+        self.heap_bytes = self.heap_bytes + self.segments[at].heap_bytes() - before;
+        grown
     }
 
     /// Gives back reservations that will not be used.
@@ -158,10 +176,8 @@ impl Index {
     /// For a put that was never reserved, a mistake of the caller's: the key must not be lost in silence for it.
     #[cold]
     fn make_room(&mut self, at: usize) {
-        let before = self.segments[at].heap_bytes();
-        let grown = self.segments[at].grow(at, &mut self.memory);
+        let grown = self.grow(at, 1);
         assert!(grown.is_ok(), "a key was put into the index without a reservation, and there is no memory for it");
-        self.heap_bytes = self.heap_bytes + self.segments[at].heap_bytes() - before;
     }
 
     /// Forgets a key and returns the place it had.
@@ -354,6 +370,48 @@ mod tests {
             compare(&index, &model);
         }
         assert!(failures > 20);
+    }
+
+    #[test]
+    fn growing_at_once_comes_to_the_same_as_growing_step_by_step() {
+        let mut random = Random::new(11);
+        let (mut at_once, mut by_steps) = (Index::new().unwrap(), Index::new().unwrap());
+        let mut known = Vec::new();
+        for count in [1, 3000, 20_000, 100_000, 400_000, 5000] {
+            // Some of them overwrite.
+            let hashes: Vec<_> =
+                (0..count).map(|i| if i % 3 == 0 && i < known.len() { known[i] } else { random_hash(&mut random) }).collect();
+            at_once.grow_for(hashes.iter().copied()).unwrap();
+            ALLOCATIONS.set(0); // nothing is left to grow for
+            at_once.reserve(hashes.iter().copied()).unwrap();
+            ALLOCATIONS.set(u64::MAX);
+            by_steps.reserve(hashes.iter().copied()).unwrap();
+            for hash in &hashes {
+                let place = random_place(&mut random);
+                assert_eq!(at_once.put(hash, place), by_steps.put(hash, place));
+            }
+            assert_eq!(at_once.len(), by_steps.len());
+            assert!(at_once.segments.iter().zip(by_steps.segments.iter()).all(|(one, other)| one.lines() == other.lines()));
+            at_once.segments.iter().for_each(Segment::check);
+            known = hashes;
+        }
+    }
+
+    #[test]
+    fn growing_at_once_may_fail_between_segments() {
+        let mut random = Random::new(12);
+        let mut index = Index::new().unwrap();
+        let mut model = HashMap::new();
+        for allowed in [0, 1, 100, 500] {
+            let hashes: Vec<_> = (0..5000).map(|_| random_hash(&mut random)).collect();
+            ALLOCATIONS.set(allowed);
+            assert!(index.grow_for(hashes.iter().copied()).is_err());
+            ALLOCATIONS.set(u64::MAX);
+            compare(&index, &model);
+            assert!(index.segments.iter().all(|segment| segment.reserved() == 0));
+            let place = random_place(&mut random);
+            assert_eq!(put(&mut index, hashes[0], place), model.insert(hashes[0], place));
+        }
     }
 
     #[test]

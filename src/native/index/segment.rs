@@ -173,12 +173,18 @@ impl Segment {
         }
     }
 
+    /// Whether there is room for so many more puts.
+    #[inline(always)]
+    pub(super) fn fits(&self, puts: usize) -> bool {
+        let slots = self.lines.len() * WIDTH;
+        let (live, reserved) = (self.live as usize, self.reserved as usize);
+        (live + 1) * 16 <= slots * GOOD_LOAD && (live + reserved + puts) * 16 <= slots * FULL_LOAD
+    }
+
     /// Promises room for one more put, if there is any without growing; whether there was.
     #[inline(always)]
     pub(super) fn reserve(&mut self) -> bool {
-        let slots = self.lines.len() * WIDTH;
-        let (live, reserved) = (self.live as usize, self.reserved as usize);
-        let fits = (live + 1) * 16 <= slots * GOOD_LOAD && (live + reserved + 1) * 16 <= slots * FULL_LOAD && self.reserved < u32::MAX;
+        let fits = self.fits(1) && self.reserved < u32::MAX;
         self.reserved += u32::from(fits);
         fits
     }
@@ -195,14 +201,14 @@ impl Segment {
         self.reserved = self.reserved.saturating_sub(1);
     }
 
-    /// Makes room for one more put at least; on failure nothing has changed.
+    /// Makes room for `puts` more at least, which is one or more; on failure nothing has changed.
     #[cold]
-    pub(super) fn grow(&mut self, number: usize, memory: &mut Memory) -> Result<()> {
+    pub(super) fn grow(&mut self, puts: usize, number: usize, memory: &mut Memory) -> Result<()> {
         let (live, reserved) = (self.live as usize, self.reserved as usize);
-        if live + reserved >= u32::MAX as usize {
+        if live + reserved + puts > u32::MAX as usize {
             return Err(too_many());
         }
-        let slots = ((live + 1) * 16).div_ceil(GOOD_LOAD).max(((live + reserved + 1) * 16).div_ceil(FULL_LOAD));
+        let slots = ((live + 1) * 16).div_ceil(GOOD_LOAD).max(((live + reserved + puts) * 16).div_ceil(FULL_LOAD));
         let count = ladder(number, slots.div_ceil(WIDTH).max(self.lines.len() + 1));
         let mut moving = std::mem::take(&mut memory.moving);
         moving.clear();
@@ -295,6 +301,10 @@ fn too_many() -> Error {
 
 #[cfg(test)]
 impl Segment {
+    pub(super) fn lines(&self) -> usize {
+        self.lines.len()
+    }
+
     pub(super) fn reserved(&self) -> u32 {
         self.reserved
     }
