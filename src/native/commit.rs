@@ -35,6 +35,9 @@ const GROUP: usize = 8;
 /// A group of so many records, several for each segment of the index, has it grow at once.
 const GROWS_AT_ONCE_RECORDS: u64 = 4 * SEGMENTS as u64;
 
+/// A frame of so many bytes has its memory in the hot log made ready while it is put together.
+const LARGE_FRAME_BYTES: u64 = 1 << 20;
+
 /// Batches for which a frame's head, and the list of its pieces, takes no memory of its own.
 const BATCHES_AT_HAND: usize = 7;
 
@@ -132,6 +135,9 @@ impl NativeEngine {
             let whole = if place.sync == SyncWay::ByWrite { hot.reserve(place.offset, blocks_len) } else { None };
             whole.or_else(|| hot.reserve(place.offset, frame_len as usize))
         });
+        if let Some(hot) = place.hot.as_ref().filter(|_| frame_len >= LARGE_FRAME_BYTES) {
+            self.look_ahead(hot, end.valid_bytes);
+        }
         staged.frame = Some(Frame { place, head, hot, end });
         Ok(staged)
     }
