@@ -21,6 +21,7 @@ struct extent extent = {.seconds = 20, .many_keys = 40000000, .report = "target/
 enum { USUAL = DEFAULT | FULL, ALWAYS = QUICK | DEFAULT | FULL };
 
 struct row rows[] = {
+    {.part = "The machine", .name = "memory", .run = run_memory, .in = ALWAYS, .runs_max = 1},
     {.part = "The machine", .name = "memcpy", .run = run_memcpy, .in = ALWAYS},
     {.part = "The machine", .name = "plain write", .run = run_write, .in = ALWAYS},
     {.part = "The machine", .name = "plain write + fdatasync", .run = run_fdatasync, .in = ALWAYS},

@@ -4,8 +4,11 @@
 #define _GNU_SOURCE
 #include "support.h"
 #include <fts.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+
+enum { USUAL_MIB = 512, PAGE_BYTES = 4096 };
 
 struct options opt = {.keys = 1000000, .batch = 1000, .value = 100, .runs = 3, .store = "target/bench/stores"};
 char *keys, *missing_keys, *pool, *stores;
@@ -66,13 +69,45 @@ const char *path_of(const char *name)
     return path;
 }
 
-/* What earlier rows left to the kernel must not be paid by the next one. */
-void settle(void)
+/* Touches so much memory and gives it back; how long that took, in seconds. */
+double touch_memory(size_t mib)
+{
+    size_t bytes = mib << 20;
+    double begun = seconds();
+    char *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (pages == MAP_FAILED)
+        return 0; /* figures are only steadier with it */
+    madvise(pages, bytes, MADV_HUGEPAGE);
+    for (size_t at = 0; at < bytes; at += PAGE_BYTES)
+        pages[at] = 1;
+    munmap(pages, bytes);
+    return seconds() - begun;
+}
+
+/* Has everything that was written on stable storage. */
+void sync_stores(void)
 {
     int fd = open(stores, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || syncfs(fd) != 0)
         fail(stores, strerror(errno));
     close(fd);
+}
+
+/*
+ * What earlier rows left to the kernel must not be paid by the next one, nor what nobody left it: a virtual machine may give
+ * memory that is free for some seconds back to its host, and a page of that costs microseconds at its next touch (the row
+ * "memory" shows it). So the next row finds as much as it wants touched a moment ago.
+ */
+void settle_for(size_t memory_mib)
+{
+    sync_stores();
+    touch_memory(memory_mib);
+}
+
+/* The same for a row with the usual number of keys. */
+void settle(void)
+{
+    settle_for(USUAL_MIB);
 }
 
 /* ---- Figures ---- */

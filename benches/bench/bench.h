@@ -184,6 +184,7 @@ size_t zipf_item(uint64_t random, size_t items); /* the same, popular ones anywh
 
 /* ---- Rows ---- */
 
+void run_memory(void);
 void run_memcpy(void);
 void run_write(void);
 void run_fdatasync(void);

@@ -5,7 +5,7 @@
 #define _GNU_SOURCE
 #include "bench.h"
 
-enum { BLOCK = 1000 };
+enum { BLOCK = 1000, OVERWRITE_MIB = 4096 /* the kernel's copy of what is written in seconds */ };
 
 /* What is overwritten at once: a block of keys that lie anywhere in the store, and side by side in the memory of this program.
  * Each time it gets other values. */
@@ -51,7 +51,7 @@ kv_async_batch_manager_t *overwrite(const char *options, size_t ops, double dura
         fail("memory", strerror(errno));
     *load = (struct load){.manager = manager, .ops = blocks * BLOCK, .batch = BLOCK, .in_flight = 1, .value = opt.value, .add = add_first};
     drive(load);
-    settle();
+    settle_for(OVERWRITE_MIB);
     load->ops = ops;
     load->add = add_overwrite;
     load->until = duration > 0 ? seconds() + duration : 0;
