@@ -13,7 +13,7 @@ use crate::engine::counters::{AtomicCounters, add};
 use crate::io::{File, write_all_at};
 use crate::native::chunks::{Chunks, file_name};
 use crate::native::frame::{CHUNK_HEADER_LEN, ChunkHeader};
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 
 impl Log {
     /// Makes the next chunk, for a group; if need be with what the reserve gives.
@@ -83,19 +83,24 @@ impl Log {
     }
 
     /// The file with its header, on stable storage: the one that was prepared, else a new one.
-    fn make_file(&self, header: &ChunkHeader, name: &str) -> std::io::Result<Arc<dyn File>> {
-        let file = match self.use_prepared(header, name) {
-            Some(prepared) => prepared,
-            None => {
-                let file = self.dir.create(name)?;
-                write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0, false)?;
-                file.sync()?;
-                file
-            }
-        };
-        if !planted(Bug::SkipDirectorySync) {
-            self.dir.sync()?;
+    fn make_file(&self, header: &ChunkHeader, name: &str) -> io::Result<Arc<dyn File>> {
+        let Some(prepared) = self.use_prepared(header, name) else { return self.new_file(header) };
+        self.sync_names()?;
+        Ok(prepared)
+    }
+
+    /// A new file with its header, on stable storage.
+    pub(super) fn new_file(&self, header: &ChunkHeader) -> io::Result<Arc<dyn File>> {
+        let file = self.dir.create(&file_name(header.chunk))?;
+        write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0, false)?;
+        if !(header.open && planted(Bug::NextUnsynced)) {
+            file.sync()?;
+            self.sync_names()?;
         }
         Ok(file)
+    }
+
+    fn sync_names(&self) -> io::Result<()> {
+        if planted(Bug::SkipDirectorySync) { Ok(()) } else { self.dir.sync() }
     }
 }

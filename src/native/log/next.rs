@@ -12,10 +12,9 @@ use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::base::sync::atomic::Ordering;
-use crate::io::{File, write_all_at};
+use crate::io::File;
 use crate::native::chunks::file_name;
 use crate::native::frame::{ChunkHeader, LogEnd};
-use std::io::{self, IoSlice};
 
 /// It is made when this share of the present chunk is full: on a busy disk that may take as long as filling half of a chunk.
 const FULL_SHARE: u64 = 8;
@@ -65,7 +64,7 @@ impl Log {
             state.next = Next::InTheMaking(header.chunk);
             header
         };
-        let made = self.make_header(&header);
+        let made = self.new_file(&header);
         let mut state = self.state.lock();
         let is_wanted = state.next.number() == Some(header.chunk); // else it has come too late
         let failed = match made {
@@ -87,16 +86,6 @@ impl Log {
     /// Should the file stay, the next opening sees it, and that it counts for nothing.
     fn remove_unused(&self, number: u64) {
         let _ = self.dir.remove(&file_name(number));
-    }
-
-    fn make_header(&self, header: &ChunkHeader) -> io::Result<Arc<dyn File>> {
-        let file = self.dir.create(&file_name(header.chunk))?;
-        write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0, false)?;
-        if !planted(Bug::NextUnsynced) {
-            file.sync()?;
-            self.dir.sync()?;
-        }
-        Ok(file)
     }
 
     /// The chunk that was made ahead. `None`: there is none, or the next header has to say more. It is spent in any case.
