@@ -4,6 +4,7 @@ use super::context::Context;
 use super::fork;
 use super::grouping::Grouping;
 use super::lane::Lane;
+use super::memory;
 use super::scope;
 use super::settings::Settings;
 use super::stats::{Stats, Tally};
@@ -184,6 +185,7 @@ impl Manager {
         if let Some(store) = life.store.take() {
             let _ = store.release(); // likewise
         }
+        memory::let_go_of_kept();
     }
 
     /// Has batches go to a lane that has no threads.

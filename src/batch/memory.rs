@@ -7,11 +7,12 @@
 #![allow(unsafe_code)]
 
 mod allocator;
+mod kept;
 mod short;
 mod slab;
 
 use allocator::ALIGN;
-pub use allocator::{Allocator, calls_are_refused, without_calls};
+pub use allocator::{Allocator, calls_are_refused, let_go_of_kept, without_calls};
 pub use slab::Slab;
 
 use crate::base::error::{Error, Result};

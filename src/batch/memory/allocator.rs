@@ -3,6 +3,7 @@
 //! Called by the arrays, arenas and slabs of this room; the edge asks `calls_are_refused`. Must never call one of the two without
 //! marking the thread, unless they are the system's.
 
+use super::kept::KEPT;
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::mapping::{LARGE_PAGE_BYTES, Mapping};
@@ -74,6 +75,10 @@ impl Allocator {
     /// `len` bytes, at an address that is a multiple of `ALIGN`. The first `unsure` of them will perhaps be all that is used.
     pub(super) fn take(&self, len: usize, unsure: usize, none: impl FnOnce() -> Error) -> Result<NonNull<u8>> {
         if len >= MAPPED_BYTES_MIN && self.is_system() {
+            let len = mapped_len(len);
+            if let Some(kept) = KEPT.take(len) {
+                return Ok(kept.into_start());
+            }
             let mut mapping = Mapping::new(len).ok_or_else(none)?;
             mapping.prefer_large_pages(unsure.next_multiple_of(LARGE_PAGE_BYTES));
             return Ok(mapping.into_start());
@@ -92,7 +97,7 @@ impl Allocator {
     pub(super) fn give_back(&self, memory: NonNull<u8>, len: usize) {
         if len >= MAPPED_BYTES_MIN && self.is_system() {
             // SAFETY: `take` had it from a mapping of this length; it is given back once, by the last who has it.
-            drop(unsafe { Mapping::from_start(memory, len) });
+            KEPT.give(unsafe { Mapping::from_start(memory, mapped_len(len)) });
             return;
         }
         // SAFETY: `memory` came from `take` of the same allocator and is given back once.
@@ -103,6 +108,16 @@ impl Allocator {
     fn marked<R>(&self, call: impl FnOnce() -> R) -> R {
         if self.is_system() { call() } else { without_calls(call) }
     }
+}
+
+/// What is mapped for `len` bytes: one length for many, so that those of one batch do for the next.
+fn mapped_len(len: usize) -> usize {
+    len.checked_next_multiple_of(LARGE_PAGE_BYTES).unwrap_or(len)
+}
+
+/// Gives the memory that is kept for batches to come back to the kernel: some manager has ended.
+pub fn let_go_of_kept() {
+    KEPT.let_go();
 }
 
 #[cold]
