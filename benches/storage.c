@@ -31,6 +31,8 @@ static kv_async_batch_manager_t *open_with(const char *options, int fsync, doubl
     snprintf(url, sizeof url, "file:%s%s", path_of("store"), options);
     setenv("KVBATCH_STORE", url, 1);
     kv_async_batch_manager_t *manager = must_have(kv_async_batch_manager_create(&config), "create the manager");
+    if (took != NULL)
+        settle();
     double begun = seconds();
     must(kv_async_batch_manager_start(manager), "open the store");
     if (took != NULL)
