@@ -75,7 +75,7 @@ double touch_memory(size_t mib)
     size_t bytes = mib << 20;
     double begun = seconds();
     char *pages = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (pages == MAP_FAILED)
+    if (bytes == 0 || pages == MAP_FAILED)
         return 0; /* figures are only steadier with it */
     madvise(pages, bytes, MADV_HUGEPAGE);
     for (size_t at = 0; at < bytes; at += PAGE_BYTES)
@@ -96,12 +96,14 @@ void sync_stores(void)
 /*
  * What earlier rows left to the kernel must not be paid by the next one, nor what nobody left it: a virtual machine may give
  * memory that is free for some seconds back to its host, and a page of that costs microseconds at its next touch (the row
- * "memory" shows it). So the next row finds as much as it wants touched a moment ago.
+ * "memory" shows it). So the next row finds as much as it wants touched a moment ago; never more than is free, of which
+ * some is left to others.
  */
 void settle_for(size_t memory_mib)
 {
     sync_stores();
-    touch_memory(memory_mib);
+    size_t free_mib = (size_t)sysconf(_SC_AVPHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE) >> 20, most = free_mib / 8 * 7;
+    touch_memory(memory_mib < most ? memory_mib : most);
 }
 
 /* The same for a row with the usual number of keys. */
