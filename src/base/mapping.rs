@@ -16,7 +16,7 @@ pub const PAGE_BYTES: usize = 4096;
 pub const LARGE_PAGE_BYTES: usize = 2 << 20;
 
 /// Less than this is taken from the heap. So are the tables of an index of a few keys, and the hot bytes of very small chunks.
-const MAPPED_BYTES_MIN: usize = 128 << 10;
+const HEAP_BYTES_END: usize = 128 << 10;
 
 /// Small pages are brought in by so many bytes at a time: some tens of microseconds.
 const STEP_BYTES: usize = 64 << 10;
@@ -37,7 +37,7 @@ unsafe impl Sync for Mapping {}
 impl Mapping {
     /// `len` bytes of zeros; `None` if there is no memory, or no place for it.
     pub fn new(len: usize) -> Option<Mapping> {
-        if len < MAPPED_BYTES_MIN {
+        if len < HEAP_BYTES_END {
             // SAFETY: not of size 0.
             let memory = unsafe { alloc_zeroed(of_the_heap(len)?) };
             return Some(Mapping { memory: NonNull::new(memory)?, len, large_from: len });
@@ -104,7 +104,7 @@ impl Mapping {
     /// more.
     pub fn discard(&self, from: usize, end: usize) {
         let (from, end) = (from.next_multiple_of(PAGE_BYTES), end.min(self.len) / PAGE_BYTES * PAGE_BYTES);
-        if from < end && self.len >= MAPPED_BYTES_MIN {
+        if from < end && self.len >= HEAP_BYTES_END {
             // SAFETY: inside the mapping, from a page on; whoever calls says that nobody reads or writes it.
             unsafe { libc::madvise(self.memory.as_ptr().add(from).cast(), end - from, libc::MADV_DONTNEED) };
         }
@@ -114,7 +114,7 @@ impl Mapping {
     /// does not know how (before 5.14), nothing happens. `between` is called after every large page, or 64 KiB of small ones.
     pub fn bring_in(&self, from: usize, end: usize, between: impl Fn()) {
         let mut at = from.next_multiple_of(PAGE_BYTES);
-        let end = if self.len < MAPPED_BYTES_MIN { 0 } else { end.min(self.len) };
+        let end = if self.len < HEAP_BYTES_END { 0 } else { end.min(self.len) };
         while at < end {
             let step = if at < self.large_from { STEP_BYTES } else { LARGE_PAGE_BYTES };
             let len = (end - at).min(step);
@@ -128,7 +128,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        match of_the_heap(self.len).filter(|_| self.len < MAPPED_BYTES_MIN) {
+        match of_the_heap(self.len).filter(|_| self.len < HEAP_BYTES_END) {
             // SAFETY: taken in `new` with this layout, given back once.
             Some(layout) => unsafe { dealloc(self.memory.as_ptr(), layout) },
             // SAFETY: mapped in `new` with this length, unmapped once.
@@ -149,7 +149,7 @@ mod tests {
 
     #[test]
     fn little_and_much_look_alike() {
-        for len in [1, PAGE_BYTES + 1, MAPPED_BYTES_MIN - 1, MAPPED_BYTES_MIN, LARGE_PAGE_BYTES + 1] {
+        for len in [1, PAGE_BYTES + 1, HEAP_BYTES_END - 1, HEAP_BYTES_END, LARGE_PAGE_BYTES + 1] {
             let mapping = Mapping::new(len).expect("memory");
             assert!(mapping.bytes() == len && mapping.start().addr().get().is_multiple_of(PAGE_BYTES));
             mapping.bring_in(0, usize::MAX, || ());
