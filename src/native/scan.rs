@@ -6,8 +6,8 @@
 
 use super::frame::{CHUNK_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt, places_of_next};
 use super::window::Window;
-use crate::base::crc::{LANES, crc32c_lanes};
-use crate::engine::record::{Record, SUM_FROM, stored_sum};
+use crate::base::crc::LANES;
+use crate::engine::record::Record;
 use std::io;
 
 /// See the top of this file.
@@ -120,24 +120,14 @@ impl Frames {
     /// whoever goes one by one will see why.
     fn take_some(&mut self, window: &Window<'_>, run: &mut Run) -> bool {
         let Some((at, end)) = self.records.filter(|_| run.len + LANES <= RUN_MAX) else { return false };
-        let bytes = window.held_up_to(at, end);
-        let mut from = 0;
-        let mut places = [(0, 0); LANES];
-        let mut summed = [&[][..]; LANES];
-        let mut sums = [0; LANES];
-        for lane in 0..LANES {
-            let rest = &bytes[from..];
-            let Ok((record, len)) = Record::parse(rest) else { return false };
-            places[lane] = (at + from as u64, len as u64);
-            summed[lane] = &rest[SUM_FROM..record.sum_end()];
-            sums[lane] = stored_sum(rest) ^ self.salt.at(at + from as u64);
-            from += len;
+        let salt_at = |from: usize| self.salt.at(at + from as u64);
+        let Some(row) = Record::next_lanes(window.held_up_to(at, end), salt_at) else { return false };
+        let mut from = at;
+        for (_, len) in row {
+            run.push(from, len as u64);
+            from += len as u64;
         }
-        if crc32c_lanes(summed) != sums {
-            return false;
-        }
-        places.iter().for_each(|(offset, len)| run.push(*offset, *len));
-        self.records = Some((at + from as u64, end));
+        self.records = Some((from, end));
         true
     }
 
