@@ -156,6 +156,8 @@ pub enum Bug {
     NextUnsynced = 75,
     /// A chunk that was made ahead is begun behind a cut, which its header does not record.
     NextInSpiteOfCut = 76,
+    /// Recovery reads on from the cache where it should from the disk.
+    ReadOnFromCache = 77,
 }
 
 #[cfg(feature = "planted")]

@@ -2,30 +2,30 @@
 //!
 //! `recovery` calls this, with the whole chain, or to go on behind a checkpoint. A bad frame is either the torn end of
 //! what was never acknowledged, and cut, or damage of acknowledged data, and refused: the durable watermarks of everything
-//! behind it decide. Nothing here changes a file.
+//! behind it decide. What nothing proves to be on stable storage is read from there (`durable`). Nothing here changes a file.
 
 use super::apply::{BATCH_OPS, Batch, Op};
 use super::checkpoint::Checkpoint;
 use super::chunks::{Chunk, file_name};
 use super::frame::{
-    BATCH_ENTRY_LEN, BatchEntry, CHUNK_HEADER_LEN, CHUNK_START_LEN, ChunkHeader, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd,
-    Salt, TO_ITS_LAST_FRAME, places_of_next,
+    BATCH_ENTRY_LEN, BatchEntry, CHUNK_HEADER_LEN, Digest, FRAME_HEADER_LEN, FrameHeader, FrameKind, LogEnd, Salt, TO_ITS_LAST_FRAME,
+    places_of_next,
 };
 use super::index::Place;
 use super::inventory::Found;
 use super::recovery::{Progress, Store, Witness};
 use super::window::Window;
 use crate::base::code::Code;
+use crate::base::crc::LANES;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHasher;
-use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
 use crate::base::planted::{Bug, planted};
 use crate::base::sync::Arc;
 use crate::engine::outcome::{BatchId, Outcomes};
 use crate::engine::record::{ALIGN, HEADER_LEN, Record, stored_sum};
-use crate::io::Dir;
-use std::collections::VecDeque;
+
+mod durable;
 
 /// A frame that is good in itself, and the next one behind a given end of the log.
 struct Good {
@@ -36,19 +36,14 @@ struct Good {
     end: LogEnd,
 }
 
-/// A frame that nothing may have made durable: once a watermark reaches the end before it, everything before it is.
-struct Doubt {
-    chunk: u64,
-    at: u64,
-    before: LogEnd,
-}
-
 /// Takes the records of a frame while they are being checked.
 trait Take {
     /// There will be at most this many.
     fn expect(&mut self, records: usize) -> Result<()>;
     /// The next.
     fn take(&mut self, record: &Record<'_>, offset: u64, len: usize);
+    /// The next few, with their lengths; the first is at `offset`.
+    fn take_row(&mut self, row: &[(Record<'_>, usize); LANES], offset: u64);
     /// Those of this frame do not count.
     fn give_back(&mut self);
     /// The frame is good, and this batch is in it.
@@ -63,6 +58,7 @@ impl Take for Nothing {
         Ok(())
     }
     fn take(&mut self, _: &Record<'_>, _: u64, _: usize) {}
+    fn take_row(&mut self, _: &[(Record<'_>, usize); LANES], _: u64) {}
     fn give_back(&mut self) {}
     fn batch(&mut self, _: u64) {}
 }
@@ -88,6 +84,15 @@ impl Take for Ops<'_> {
     fn take(&mut self, record: &Record<'_>, offset: u64, len: usize) {
         self.ops.push(Op { hash: self.hasher.hash(record.key), place: Place::new(self.slot, offset, len), kind: record.kind });
     }
+    #[inline]
+    fn take_row(&mut self, row: &[(Record<'_>, usize); LANES], mut offset: u64) {
+        let hashes = self.hasher.hash_lanes(row.each_ref().map(|(record, _)| record.key));
+        self.ops.extend(row.iter().zip(hashes).map(|((record, len), hash)| {
+            let place = Place::new(self.slot, offset, *len);
+            offset += *len as u64;
+            Op { hash, place, kind: record.kind }
+        }));
+    }
     fn give_back(&mut self) {
         self.ops.truncate(self.before);
     }
@@ -108,8 +113,7 @@ pub struct Replay<'a> {
     pub end: LogEnd,
     /// Highest sequence number that is known to be on stable storage.
     watermark: u64,
-    /// Where frames begin that nothing proves durable yet, by rising sequence numbers; the first is the one that counts.
-    doubts: VecDeque<Doubt>,
+    doubts: durable::Doubts,
     batch: Batch,
     /// Which batches were committed.
     pub outcomes: Outcomes,
@@ -135,7 +139,7 @@ impl<'a> Replay<'a> {
             passed: false,
             end: LogEnd::default(),
             watermark: store.witness.as_ref().map_or(0, |witness| witness.last_seq),
-            doubts: VecDeque::new(),
+            doubts: durable::Doubts::new(total),
             batch: Batch::default(),
             outcomes: store.outcomes_before(from),
             apply,
@@ -209,14 +213,6 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Everything up to `watermark` is on stable storage.
-    fn proven(&mut self, watermark: u64) {
-        self.watermark = self.watermark.max(watermark);
-        while self.doubts.get(1).is_some_and(|next| next.before.last_seq <= self.watermark) {
-            self.doubts.pop_front();
-        }
-    }
-
     /// The log is good to its end, and that is not all.
     fn too_short(&self, witness: &Witness) -> Error {
         let (path, good_until, file) = (self.store.path, self.end.last_seq, file_name(self.end.chunk));
@@ -284,55 +280,6 @@ impl<'a> Replay<'a> {
         Ok(highest)
     }
 
-    /// What was found must stay found: it is made durable before anybody reads it. False: it has changed by that.
-    ///
-    /// A sync alone would not do. If a sync failed earlier, the kernel may show bytes that it takes for written and that
-    /// are not on the disk; whoever wrote behind them would lose everything with them. So what no watermark proves to
-    /// be durable is synced, dropped from the kernel's memory, and read once more.
-    pub fn is_durable(&self, dir: &dyn Dir) -> Result<bool> {
-        let chain = self.store.chain;
-        let kept = self.store.kept(&self.end);
-        if !planted(Bug::TrustTheCache)
-            && self.watermark < self.end.last_seq
-            && let Some(first) = self.doubts.front()
-        {
-            let mut end = first.before;
-            for (i, found) in chain[..kept].iter().enumerate().filter(|(_, found)| found.header.chunk >= first.chunk) {
-                self.make_stable(found)?;
-                let mut window = Window::new(&*found.file, limit(chain, i));
-                if found.header.chunk != first.chunk && !follows(chain, i) {
-                    end = end_of_removed(found).unwrap_or(end);
-                }
-                let mut at = if found.header.chunk == first.chunk { first.at } else { CHUNK_HEADER_LEN as u64 };
-                while let Some(good) = self.next_frame(&mut window, found, at, &end, &mut Nothing)? {
-                    at = good.at + good.len;
-                    end = good.end;
-                }
-            }
-            if end != self.end {
-                return Ok(false);
-            }
-        }
-        // A chunk that was begun and never used: its header may say where the one before it was cut.
-        let Some(unused) = chain.get(kept) else { return Ok(true) };
-        self.make_stable(unused)?;
-        dir.sync().map_err(|e| Error::from_io(format_args!("store {}: syncing the directory failed", self.store.path), &e))?;
-        let len = unused.len.min(CHUNK_START_LEN as u64);
-        let mut start = Window::new(&*unused.file, len);
-        let start = start.bytes(0, len).map_err(|e| self.read_failed(unused, &e))?;
-        Ok(start.map(ChunkHeader::decode) == Some(Ok(unused.header)))
-    }
-
-    /// Syncs a file and has the next reads come from the disk.
-    fn make_stable(&self, found: &Found) -> Result<()> {
-        found.file.sync().map_err(|e| {
-            let file = file_name(found.header.chunk);
-            Error::from_io(format_args!("store {}: syncing {file} failed", self.store.path), &e)
-        })?;
-        found.file.forget();
-        Ok(())
-    }
-
     fn read_failed(&self, found: &Found, error: &std::io::Error) -> Error {
         let file = file_name(found.header.chunk);
         Error::from_io(format_args!("store {}: reading {file} failed, so it is not known what it holds", self.store.path), error)
@@ -341,6 +288,7 @@ impl<'a> Replay<'a> {
     /// Replays one chunk, from where the log is good if that is in it, up to `limit`. Returns where the good frames end, and
     /// whether nothing lies behind them.
     fn chunk(&mut self, found: &Found, chunk: &Chunk, limit: u64) -> Result<(u64, bool)> {
+        self.begin_to_read(found)?;
         let mut window = Window::new(&*found.file, limit);
         let mut at = if self.end.chunk == chunk.id { self.end.valid_bytes } else { CHUNK_HEADER_LEN as u64 };
         let mut batch = std::mem::take(&mut self.batch);
@@ -353,12 +301,14 @@ impl<'a> Replay<'a> {
             let mut ops = Ops { before, ops, hasher: &hasher, slot: chunk.slot, outcomes: &mut outcomes, opening };
             let Some(good) = self.next_frame(&mut window, found, at, &self.end, &mut ops)? else { break };
             at = good.at + good.len;
-            if good.header.kind == FrameKind::Data && (good.at % BLOCK_BYTES as u64 == 0 || self.doubts.is_empty()) {
-                self.doubts.push_back(Doubt { chunk: chunk.id, at: good.at, before: self.end });
-            }
+            self.doubt(&good);
             self.reach(good.end);
             self.proven(good.header.watermark);
             self.progress.done += good.len;
+            if self.has_many_doubts() {
+                self.read_from_disk()?;
+                window = Window::new(&*found.file, limit); // what it holds of the next frames was read before
+            }
             if batch.ops.len() >= BATCH_OPS {
                 batch = (self.apply)(batch)?;
                 batch.slot = chunk.slot;
@@ -464,6 +414,17 @@ fn digest_of(frame: &FrameHeader, table: &[u8], payload: &[u8], payload_at: u64,
     let (mut at, mut records) = (0, 0);
     while at < payload.len() && records < most {
         let offset = payload_at + at as u64;
+        if records + LANES <= most
+            && let Some(row) = Record::next_lanes(&payload[at..], |from| salt.at(offset + from as u64))
+        {
+            take.take_row(&row, offset);
+            for (_, len) in row {
+                digest.record(stored_sum(&payload[at..]));
+                at += len;
+            }
+            records += LANES;
+            continue;
+        }
         let Ok((record, len)) = Record::parse_checked(&payload[at..], salt.at(offset)) else { return Ok(None) };
         digest.record(stored_sum(&payload[at..]));
         take.take(&record, offset, len);

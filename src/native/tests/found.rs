@@ -150,6 +150,35 @@ pub fn nothing_depends_on_what_only_the_cache_holds() {
     assert_eq!(state[0], 5);
 }
 
+/// The same with so much in doubt, over several chunks, that recovery reads on from the disk alone. Whichever chunk it was whose
+/// sync failed: what is found is there after a power cut, and so is what is written behind it.
+#[test]
+pub fn much_in_doubt_is_read_from_the_disk() {
+    let options = Options { chunk_bytes: 12 << 10, ..options() };
+    let (mut failed, mut cut) = (0, 0);
+    for seed in 0..DRAWS {
+        let (commits, writes, failing) = (1 + seed as u32 % 40, 1 + seed as u32 % 7, 1 + seed % 4);
+        let disk = SimDisk::new(seed, Faults::default()); // a part of what is to be synced arrives
+        let mut poisoned = Driver::open(&disk, options, [0; KEYS]).unwrap();
+        commit(&mut poisoned, true, &[(0, 1)]);
+        let version = |commit: u32, write: u32| 2 + commit * writes + write;
+        (0..commits).for_each(|i| commit(&mut poisoned, false, &(0..writes).map(|j| (1, version(i, j))).collect::<Vec<_>>()));
+        disk.fail_at(failing, libc::EIO, false, Calls::SYNC);
+        if poisoned.engine.sync().is_ok() {
+            continue; // there were not so many
+        }
+        failed += 1;
+        let disk = disk.kill_image();
+        let found = look(&disk.twin(), &poisoned.oracle, End::PowerCut);
+        cut += u64::from((1..version(commits - 1, writes - 1)).contains(&found[1]));
+        let mut driver = Driver::open(&disk, options, found).unwrap();
+        commit(&mut driver, true, &[(0, 4)]);
+        let state = look(&disk.crash_image(&mut Random::new(1), Survival::NOTHING), &driver.oracle, End::PowerCut);
+        assert_eq!(state[..2], [4, found[1]]);
+    }
+    assert!(failed > 50 && cut > 10, "{failed}, {cut}");
+}
+
 /// A chunk could not be begun because the directory's sync failed, and its file could not be taken away durably either.
 /// Its header said where the old chunk ends; a smaller group then went into the old chunk, behind that end.
 #[test]

@@ -85,7 +85,7 @@ const BY_SWEEPS: [(Bug, Part); 28] = [
 ];
 
 /// Caught by a test of its own kind.
-const BY_STORIES: [Net; 11] = [
+const BY_STORIES: [Net; 12] = [
     (Bug::RetryFailedSync, "faults::after_a_failed_sync_...", faults::after_a_failed_sync_nothing_is_written_and_reads_go_on),
     (Bug::SharedBlock, "found::writing_behind_a_sync_...", found::writing_behind_a_sync_spoils_nothing_before_it),
     (Bug::FailedGroupVisible, "faults::writes_come_back_when_there_is_room", faults::writes_come_back_when_there_is_room),
@@ -96,6 +96,7 @@ const BY_STORIES: [Net; 11] = [
     (Bug::CompactionOverNewer, "compaction::a_newer_write_is_not_moved_over", compaction::a_newer_write_is_not_moved_over),
     (Bug::DamagedChunkDeleted, "compaction::a_damaged_chunk_is_kept", compaction::a_damaged_chunk_is_kept),
     (Bug::NextInSpiteOfCut, "next::behind_a_cut_...", next::behind_a_cut_the_next_header_says_so),
+    (Bug::ReadOnFromCache, "found::much_in_doubt_...", found::much_in_doubt_is_read_from_the_disk),
     (Bug::PinIgnored, "compaction::readers_keep_their_chunks", compaction::readers_keep_their_chunks),
 ];
 
