@@ -33,7 +33,7 @@ use crate::engine::record::{Kind, Record, salt_sum};
 use crate::engine::{Commit, NO_BATCH, WriteOp, Writes};
 
 /// Bytes of records that are moved in one group.
-const GROUP_BYTES: usize = 256 << 10;
+const GROUP_BYTES: usize = 128 << 10;
 
 /// On a full disk, chunks that are filled to this share or less, in percent, are rewritten.
 const FULL_FILL_PERCENT: u64 = 90;
