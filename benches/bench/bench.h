@@ -154,7 +154,10 @@ enum base { BASE_MEMCPY, BASE_WRITE, BASE_FDATASYNC, BASE_FDATASYNC_8, BASES };
 /* M operations per second of the same bytes, measured once in each run. */
 double base(enum base which);
 void forget_bases(void);
-double device_write_bytes_per_second(void);
+/* Sequential O_DIRECT writes: into blocks that were written before, with a sync at the end; or, each of them durable, into blocks
+ * that only have their place. Measured once in each run, too. */
+enum device { DEVICE_WRITTEN_BLOCKS, DEVICE_NEW_BLOCKS, DEVICES };
+double device_write_bytes_per_second(enum device which);
 /* Random reads of 4 KiB with O_DIRECT from a store's chunk files, per second; 0 if there is no io_uring. */
 double raw_reads_per_second(const char *store, unsigned depth, size_t reads);
 void drop_caches(const char *store);

@@ -103,7 +103,7 @@ static int add_get_value(struct load *load, struct slot *slot, size_t i)
 /* 1 GiB of values of this size: durable, eight batches in flight; and unsynced, with one sync at the end. */
 static void values_row(size_t value, size_t batch)
 {
-    double device = device_write_bytes_per_second();
+    double device = device_write_bytes_per_second(DEVICE_WRITTEN_BLOCKS), new_blocks = device_write_bytes_per_second(DEVICE_NEW_BLOCKS);
     size_t count = (extent.quick ? VALUES_BYTES / 8 : VALUES_BYTES) / value;
     for (int fsync = 1; fsync >= 0; fsync--) {
         kv_async_batch_manager_t *manager = open_store("values", "", fsync);
@@ -117,6 +117,8 @@ static void values_row(size_t value, size_t batch)
         double bytes = (double)(load.done * (value + KEY_BYTES)), per_second = bytes / (seconds() - begun);
         figure(fsync ? "durable, 8 in flight" : "fsync off, one sync at the end", "MB/s", per_second / 1e6);
         at_least(fsync ? "durable, of the device's write" : "fsync off, of the device's write", "x", per_second / device, 0.8);
+        if (fsync)
+            figure("durable, of synced writes into new blocks", "x", per_second / new_blocks);
         figure(fsync ? "durable, CPU" : "fsync off, CPU", "ns/op", cpu_ns(&load));
         load.add = add_get_value;
         drive(&load);
