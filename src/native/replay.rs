@@ -173,6 +173,9 @@ impl<'a> Replay<'a> {
                     self.chunk(found, &chunk, limit(chain, i))?
                 }
             };
+            if self.has_changed() {
+                return Ok(()); // what was found does not count, and so says nothing of the rest
+            }
             chunk.seal(self.end);
             if let Some(end) = found.end {
                 self.proven(end.last_seq); // a manifest names only what is on stable storage
@@ -307,6 +310,9 @@ impl<'a> Replay<'a> {
             self.progress.done += good.len;
             if self.has_many_doubts() {
                 self.read_from_disk()?;
+                if self.has_changed() {
+                    break;
+                }
                 window = Window::new(&*found.file, limit); // what it holds of the next frames was read before
             }
             if batch.ops.len() >= BATCH_OPS {

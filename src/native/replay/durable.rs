@@ -82,6 +82,11 @@ impl Replay<'_> {
         Ok(())
     }
 
+    /// Whether something was no longer there when it was read once more: all has to be read again.
+    pub(super) fn has_changed(&self) -> bool {
+        self.doubts.changed
+    }
+
     /// Before a chunk is read.
     pub(super) fn begin_to_read(&self, found: &Found) -> Result<()> {
         if self.doubts.from_disk && !planted(Bug::ReadOnFromCache) { self.make_stable(found) } else { Ok(()) }
@@ -90,7 +95,7 @@ impl Replay<'_> {
     /// Has what was found on the disk, and sees whether it stays what it was. False: it does not.
     pub fn is_durable(&mut self, dir: &dyn Dir) -> Result<bool> {
         self.settle_doubts(u64::MAX)?;
-        if self.doubts.changed {
+        if self.has_changed() {
             return Ok(false);
         }
         // A chunk that was begun and never used: its header may say where the one before it was cut.
@@ -114,8 +119,8 @@ impl Replay<'_> {
         let in_doubt = chain[..self.store.kept(&self.end)].iter().enumerate().filter(|(_, found)| found.header.chunk >= first.chunk);
         for (i, found) in in_doubt {
             self.make_stable(found)?;
-            let limit = if found.header.chunk == self.end.chunk { last_limit.min(limit(chain, i)) } else { limit(chain, i) };
-            let mut window = Window::new(&*found.file, limit);
+            let last = if found.header.chunk == self.end.chunk { last_limit } else { u64::MAX };
+            let mut window = Window::new(&*found.file, limit(chain, i).min(last));
             if found.header.chunk != first.chunk && !follows(chain, i) {
                 end = end_of_removed(found).unwrap_or(end);
             }
