@@ -307,7 +307,6 @@ impl<'a> Replay<'a> {
             self.doubt(&good);
             self.reach(good.end);
             self.proven(good.header.watermark);
-            self.progress.done += good.len;
             if self.has_many_doubts() {
                 self.read_from_disk()?;
                 if self.has_changed() {
@@ -315,6 +314,7 @@ impl<'a> Replay<'a> {
                 }
                 window = Window::new(&*found.file, limit); // what it holds of the next frames was read before
             }
+            self.progress.done += good.len; // not before: only the next frame can say that this one is durable
             if batch.ops.len() >= BATCH_OPS {
                 batch = (self.apply)(batch)?;
                 batch.slot = chunk.slot;

@@ -179,6 +179,21 @@ pub fn much_in_doubt_is_read_from_the_disk() {
     assert!(failed > 50 && cut > 10, "{failed}, {cut}");
 }
 
+/// A large group is durable as soon as it was written, and the next one says so: it does not pass for much in doubt, or all
+/// behind it would be read from the disk.
+#[test]
+fn large_durable_groups_are_not_in_doubt() {
+    let disk = new_disk();
+    let options = Options { chunk_bytes: 12 << 10, ..options() };
+    let mut driver = Driver::open(&disk, options, [0; KEYS]).unwrap();
+    (0..12).for_each(|i| commit(&mut driver, true, &(0..20).map(|j| (1, 1 + i * 20 + j)).collect::<Vec<_>>()));
+    let disk = disk.kill_image();
+    assert!(disk.list_files().iter().filter(|name| name.starts_with("chunk")).count() > 3);
+    let opened = Driver::open(&disk, options, state_of(&open(&disk.twin(), options).unwrap()).unwrap()).unwrap();
+    assert!(disk.calls(Calls::SYNC) <= 1, "only what comes last is read once more");
+    drop(opened);
+}
+
 /// A chunk could not be begun because the directory's sync failed, and its file could not be taken away durably either.
 /// Its header said where the old chunk ends; a smaller group then went into the old chunk, behind that end.
 #[test]
