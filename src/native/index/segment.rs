@@ -15,7 +15,6 @@ use super::place::Place;
 use super::table::Table;
 use crate::base::error::{Error, Result};
 use crate::base::hash::KeyHash;
-use crate::base::prefetch;
 use crate::base::sync::Mutex;
 
 /// Keys a segment may hold per 16 slots before it grows; beyond, too many keys overflow into other lines.
@@ -107,11 +106,7 @@ impl Segment {
     /// Where `tag` is, if it is anywhere; brings the line closer.
     #[inline(always)]
     pub(super) fn home_of(&self, tag: u64) -> Home<'_> {
-        let line = self.lines.get(self.home(tag));
-        if let Some(line) = line {
-            prefetch::prefetch(line);
-        }
-        Home { line, segment: self }
+        Home { line: self.lines.prefetch(self.home(tag)), segment: self }
     }
 
     /// Whether the next new key would take the last free slot. Not while every put was reserved.

@@ -55,12 +55,14 @@ impl Table {
         unsafe { self.extents.get_unchecked(at / EXTENT_LINES).add(at % EXTENT_LINES) }
     }
 
-    /// Brings line `at` closer to the CPU.
+    /// Brings line `at`, which comes back if there are so many, closer to the CPU, and the one behind it: a key whose line is full is
+    /// there, and whoever goes there has nothing else to do until it has come.
     #[inline(always)]
-    pub(super) fn prefetch(&self, at: usize) {
-        if let Some(line) = self.get(at) {
-            prefetch::prefetch(line);
-        }
+    pub(super) fn prefetch(&self, at: usize) -> Option<&Line> {
+        let line = self.get(at)?;
+        prefetch::prefetch(line);
+        prefetch::prefetch(std::ptr::from_ref(line).wrapping_add(1)); // at the end of an extent it is somebody else's: no harm
+        Some(line)
     }
 
     /// All lines in order.
