@@ -82,6 +82,9 @@ pub trait File: Send + Sync {
     /// Takes disk space for `len` bytes from the start: the file is at least that long then, and has all of them for
     /// good. After an error it may hold some.
     fn allocate(&self, len: u64) -> io::Result<()>;
+    /// Takes disk space for `[from, from + len)`, if that can be had without writing: the file is at least as long then, and what
+    /// is there already stays as it is. Others may be writing to the file meanwhile.
+    fn take_space(&self, from: u64, len: u64) -> io::Result<()>;
     /// The descriptor, for the ring; `None` where there is none.
     fn descriptor(&self) -> Option<std::os::fd::RawFd>;
 }

@@ -178,6 +178,9 @@ impl File for Scripted {
     fn allocate(&self, _: u64) -> io::Result<()> {
         Ok(())
     }
+    fn take_space(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
     fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         None
     }

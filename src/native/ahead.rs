@@ -1,5 +1,5 @@
 //! The thread that makes ready what commits will need next: memory of the hot log and of the index, touched before it is
-//! written to, and the file of the next chunk (see `log/prepared.rs`).
+//! written to, pages of the present chunk's file (see `log/pages.rs`), and the file of the next one (see `log/prepared.rs`).
 //!
 //! What large groups leave in the page cache it has the kernel write out soon, so that the device works beside them; by
 //! itself the kernel waits for a tenth of the memory, or half a minute, and a sync then waits for all of that. While compaction
@@ -11,10 +11,10 @@
 //! done in time, the commit does itself.
 
 use super::NativeEngine;
-use super::chunks::{Chunk, Chunks};
+use super::chunks::{Chunk, Chunks, Seen};
 use super::hot::HotChunk;
 use super::index::Spare;
-use super::log::Log;
+use super::log::{Log, PagesWanted, Place, SyncWay};
 use crate::base::error::Result;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
@@ -53,6 +53,8 @@ pub(super) struct Ahead {
 struct State {
     /// Memory to touch, up to this byte.
     memory: Option<(Arc<HotChunk>, u64)>,
+    /// Space and pages to bring in, of the chunk in a slot.
+    pages: Option<(u32, PagesWanted)>,
     /// Memory of the index to bring in.
     index: Option<Arc<Spare>>,
     /// Bytes to write out.
@@ -112,6 +114,30 @@ impl NativeEngine {
         }
     }
 
+    /// A group of `len` bytes has been published: what it leaves to be done, and what the next ones will need.
+    pub(super) fn go_on_beside(&self, place: &Place, len: u64) {
+        let (chunk, end, prepares) = (&place.chunk, place.offset + len, self.options.prepare_chunks);
+        match place.sync {
+            _ if !self.options.background => {} // there is no thread
+            // Whoever hears yes has claimed to make it.
+            SyncWay::ByWrite if prepares && self.log.note_durable(end, len) => self.ahead.ask(|state| state.file = true),
+            SyncWay::ByWrite | SyncWay::ByFiles => {}
+            SyncWay::Later => {
+                self.write_out_beside(chunk, place.offset, end);
+                if prepares && self.log.note_unsynced(chunk.id, end) {
+                    self.ahead.ask(|state| state.next = true);
+                }
+                // Where compaction hurries, every core has something to do.
+                if prepares
+                    && !self.compaction_hurries()
+                    && let Some(wanted) = self.log.note_pages(chunk.id, end, len)
+                {
+                    self.ahead.ask(|state| state.pages = Some((chunk.slot, wanted)));
+                }
+            }
+        }
+    }
+
     /// The bytes `[from, to)` of a chunk are in the page cache.
     pub(super) fn write_out_beside(&self, chunk: &Chunk, from: u64, to: u64) {
         let sync = self.compaction_hurries();
@@ -155,18 +181,6 @@ impl NativeEngine {
         self.ahead.syncs.load(Ordering::Relaxed)
     }
 
-    /// The file of the next chunk is wanted, and whoever calls has claimed to make it.
-    pub(super) fn prepare_beside(&self) {
-        self.ahead.state.lock().file = true;
-        self.ahead.changed.notify_one();
-    }
-
-    /// The next chunk is wanted, for groups that are not durable.
-    pub(super) fn make_next_beside(&self) {
-        self.ahead.state.lock().next = true;
-        self.ahead.changed.notify_one();
-    }
-
     /// Ends the thread.
     pub(super) fn stop_ahead(&self) {
         self.ahead.state.lock().stopping = true;
@@ -177,19 +191,33 @@ impl NativeEngine {
     }
 }
 
+fn seen_in(chunks: &Chunks, slot: u32) -> Option<Seen> {
+    chunks.view().get(slot as usize).cloned().flatten()
+}
+
 impl Ahead {
+    /// Has the thread look at what `note` notes.
+    fn ask(&self, note: impl FnOnce(&mut State)) {
+        note(&mut self.state.lock());
+        self.changed.notify_one();
+    }
+
     fn run(&self, chunks: &Chunks, log: &Log) {
         let mut mark = 0;
         while self.touch_memory() {
             let mut state = self.state.lock();
-            if std::mem::take(&mut state.next) {
+            if let Some((slot, wanted)) = state.pages.take() {
+                drop(state);
+                if let Some(seen) = seen_in(chunks, slot) {
+                    log.bring_in_pages(&seen.chunk, wanted);
+                }
+            } else if std::mem::take(&mut state.next) {
                 drop(state);
                 log.make_next();
             } else if let Some(piece) = state.unwritten.as_mut().and_then(Unwritten::piece) {
                 let sync = state.sync;
                 drop(state);
-                let seen = chunks.view().get(piece.slot as usize).cloned().flatten().filter(|seen| seen.chunk.id == piece.id);
-                if let Some(seen) = seen {
+                if let Some(seen) = seen_in(chunks, piece.slot).filter(|seen| seen.chunk.id == piece.id) {
                     seen.chunk.file.begin_write_out(piece.from, piece.to - piece.from);
                     add(&self.early_bytes, piece.to - piece.from);
                 }

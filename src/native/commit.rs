@@ -220,16 +220,7 @@ impl NativeEngine {
             return Err(error);
         }
         let frame_len = head.len() as u64 + self.apply(group, slot, first_record, end);
-        let frame_end = place.offset + frame_len;
-        if place.sync == SyncWay::Later {
-            self.write_out_beside(&place.chunk, place.offset, frame_end);
-        }
-        match place.sync {
-            _ if !(self.options.prepare_chunks && self.options.background) => {}
-            SyncWay::ByWrite if self.log.note_durable(frame_end, frame_len) => self.prepare_beside(),
-            SyncWay::Later if self.log.note_unsynced(place.chunk.id, frame_end) => self.make_next_beside(),
-            _ => {}
-        }
+        self.go_on_beside(place, frame_len);
         self.counters.keys.store(self.index.read().len() as u64, Ordering::Relaxed);
         add(&self.counters.groups, 1);
         add(&self.counters.batches, group.len() as u64);

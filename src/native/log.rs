@@ -8,11 +8,13 @@
 
 mod begin;
 mod next;
+mod pages;
 mod prepared;
 mod remark;
 mod reserve;
 mod sync;
 
+pub use pages::PagesWanted;
 pub use prepared::PREPARED_NAME;
 pub use reserve::{Purpose, RESERVE_NAME};
 
@@ -33,6 +35,7 @@ use crate::engine::counters::{AtomicCounters, add};
 use crate::engine::record::ALIGN;
 use crate::io::Dir;
 use next::Next;
+use pages::Pages;
 use prepared::Prepared;
 use reserve::{Reserve, is_full_disk};
 
@@ -59,6 +62,8 @@ pub struct Log {
     reserved: AtomicU64,
     /// A file for the next chunk.
     prepared: Prepared,
+    /// Pages of the chunk that is written to.
+    pages: Pages,
     /// The chunk behind which one was asked for that is made ahead.
     next_behind: AtomicU64,
 }
@@ -230,6 +235,7 @@ impl Log {
             has_become_full: AtomicBool::new(false),
             reserved: AtomicU64::new(0),
             prepared: Prepared::default(),
+            pages: Pages::default(),
             next_behind: AtomicU64::new(0),
         }
     }

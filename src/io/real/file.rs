@@ -202,6 +202,14 @@ impl File for RealFile {
         }
     }
 
+    fn take_space(&self, from: u64, len: u64) -> io::Result<()> {
+        self.check_ours()?;
+        let (place, bytes) = (file_offset(from)?, file_offset(len)?);
+        let _limit = SizeLimit::before_growing_to(from.saturating_add(len));
+        // SAFETY: the descriptor is ours and open.
+        sys::retry(|| unsafe { libc::fallocate(self.fd.as_raw_fd(), 0, place, bytes) }).map(drop)
+    }
+
     fn descriptor(&self) -> Option<RawFd> {
         Some(self.fd.as_raw_fd())
     }

@@ -36,6 +36,9 @@ impl File for Odd {
     fn allocate(&self, _: u64) -> io::Result<()> {
         Ok(())
     }
+    fn take_space(&self, _: u64, _: u64) -> io::Result<()> {
+        Ok(())
+    }
     fn descriptor(&self) -> Option<RawFd> {
         self.0
     }
@@ -193,6 +196,9 @@ impl File for Slow {
         Ok(())
     }
     fn allocate(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+    fn take_space(&self, _: u64, _: u64) -> io::Result<()> {
         Ok(())
     }
     fn descriptor(&self) -> Option<RawFd> {

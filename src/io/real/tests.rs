@@ -140,6 +140,24 @@ fn what_was_written_is_read_back() {
 }
 
 #[test]
+fn space_is_taken_without_a_change_to_what_is_there() {
+    let tmp = tempfile::tempdir().unwrap();
+    let file = dir(tmp.path()).create("f").unwrap();
+    write_all_at(&*file, &mut [IoSlice::new(b"written before")], 0, false).unwrap();
+    file.take_space(0, 5000).unwrap();
+    file.take_space(7, 100).unwrap();
+    write_all_at(&*file, &mut [IoSlice::new(b"after")], 4000, false).unwrap();
+    let mut wanted = [&b"written before"[..], &[0; 4986]].concat();
+    wanted[4000..4005].copy_from_slice(b"after");
+    let mut back = vec![1; 6000];
+    assert_eq!(read_full_at(&*file, &mut back, 0).unwrap(), 5000);
+    assert_eq!(back[..5000], wanted);
+    assert_eq!(errno(file.take_space(0, u64::MAX)), Some(libc::EFBIG));
+    assert_eq!(errno(file.take_space(1 << 62, 1 << 62)), Some(libc::EFBIG));
+    assert_eq!(file.len().unwrap(), 5000);
+}
+
+#[test]
 fn errors_keep_their_number() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let file = RealFile::of(full.into(), false).unwrap();
@@ -168,6 +186,7 @@ fn a_stranger_file_is_neither_trusted_nor_closed() {
     }
     assert_eq!(errno(file.set_len(10)), Some(libc::EBADF));
     assert_eq!(errno(file.allocate(10)), Some(libc::EBADF));
+    assert_eq!(errno(file.take_space(0, 10)), Some(libc::EBADF));
     assert_eq!(other.metadata().unwrap().len(), 0, "written to the stranger's file");
     drop(file);
     // SAFETY: only asks about the descriptor.

@@ -236,6 +236,10 @@ impl File for SimFile {
         }
     }
 
+    fn take_space(&self, from: u64, len: u64) -> io::Result<()> {
+        self.allocate(from.saturating_add(len))
+    }
+
     fn allocate(&self, len: u64) -> io::Result<()> {
         check_writable(self.read_only)?;
         let mut state = self.state.lock();

@@ -268,6 +268,14 @@ impl Driver {
         }
     }
 
+    /// Has space and pages behind the log's end, which no commit waits for.
+    pub fn bring_in_pages(&self, wanted: u64) {
+        let end = self.engine.log.end();
+        if let Some(chunk) = self.engine.chunks.by_age().into_iter().find(|chunk| chunk.id == end.chunk) {
+            self.engine.log.want_pages(&chunk, end.valid_bytes + wanted);
+        }
+    }
+
     /// Gives a beat its place.
     pub fn stage_beat(&mut self) {
         let number = self.oracle.begin(Vec::new(), Vec::new());

@@ -168,6 +168,7 @@ impl Run<'_> {
             }
             38 => {
                 driver.prepare();
+                driver.bring_in_pages(5000);
                 driver.engine.log.make_next();
             }
             _ => return self.reopen(driver),

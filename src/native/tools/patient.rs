@@ -85,6 +85,10 @@ impl File for PatientFile {
         Err(io::Error::from_raw_os_error(libc::EROFS))
     }
 
+    fn take_space(&self, _: u64, _: u64) -> io::Result<()> {
+        Err(io::Error::from_raw_os_error(libc::EROFS))
+    }
+
     fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         None
     }

@@ -31,6 +31,9 @@ impl File for Ruler {
     fn allocate(&self, _: u64) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    fn take_space(&self, _: u64, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
     fn descriptor(&self) -> Option<std::os::fd::RawFd> {
         None
     }
