@@ -4,7 +4,7 @@
 //! under none: the first touch of a large page was seen to take milliseconds on virtual machines. Must never take an
 //! extent back, nor give one twice: tables only grow, and keep what they have as long as the index lives.
 
-use super::line::{Entry, Line};
+use super::line::{Entry, FREE, Line, WIDTH};
 use super::nursery::Nursery;
 use crate::base::error::{Error, Result};
 use crate::base::mapping::{LARGE_PAGE_BYTES, Mapping};
@@ -30,8 +30,37 @@ pub(super) struct Memory {
     spare: Arc<Spare>,
     /// Where small tables are.
     pub(super) nursery: Nursery,
-    /// Entries of the segment that is growing.
-    pub(super) moving: Vec<Entry>,
+    /// What a segment needs while it grows.
+    pub(super) moving: Moving,
+}
+
+/// Room to grow a segment in.
+#[derive(Default)]
+pub(super) struct Moving {
+    /// For its entries.
+    pub(super) entries: Vec<Entry>,
+    /// For a count of each line's.
+    pub(super) used: Vec<u8>,
+}
+
+impl Moving {
+    /// Room for `live` entries and a line more, and for `lines` counts of zero.
+    pub(super) fn make_room(&mut self, live: usize, lines: usize) -> Result<()> {
+        let no_memory = || Error::no_memory("no memory to make a part of the index larger; give the process more");
+        let entries = live + WIDTH;
+        self.entries.try_reserve(entries.saturating_sub(self.entries.len())).map_err(|_| no_memory())?;
+        self.used.clear();
+        self.used.try_reserve(lines).map_err(|_| no_memory())?;
+        self.used.resize(lines, 0);
+        if self.entries.len() < entries {
+            self.entries.resize(entries, FREE);
+        }
+        Ok(())
+    }
+
+    fn bytes(&self) -> usize {
+        self.entries.capacity() * size_of::<Entry>() + self.used.capacity()
+    }
 }
 
 /// Blocks that were brought in before they are needed.
@@ -48,7 +77,7 @@ impl Memory {
     /// Bytes of memory taken.
     pub(super) fn bytes(&self) -> usize {
         let blocks = self.blocks.len() + self.spare.count.load(Ordering::Relaxed);
-        let lists = self.blocks.capacity() * size_of::<Mapping>() + self.moving.capacity() * size_of::<Entry>();
+        let lists = self.blocks.capacity() * size_of::<Mapping>() + self.moving.bytes();
         blocks * LARGE_PAGE_BYTES + self.nursery.bytes() + lists
     }
 

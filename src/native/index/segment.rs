@@ -10,7 +10,7 @@
 //! removal have nothing else at hand. Within a line, the used slots come first.
 
 use super::line::{Entry, Line, WIDTH};
-use super::memory::{EXTENT_LINES, Memory};
+use super::memory::{EXTENT_LINES, Memory, Moving};
 use super::place::Place;
 use super::table::Table;
 use crate::base::error::{Error, Result};
@@ -206,35 +206,48 @@ impl Segment {
         let slots = ((live + 1) * 16).div_ceil(GOOD_LOAD).max(((live + reserved + puts) * 16).div_ceil(FULL_LOAD));
         let count = ladder(number, slots.div_ceil(WIDTH).max(self.lines.len() + 1));
         let mut moving = std::mem::take(&mut memory.moving);
-        moving.clear();
-        let grown = match moving.try_reserve(live) {
+        let grown = match moving.make_room(live, count) {
             Ok(()) => {
-                moving.extend(self.entries());
+                self.copy_out(&mut moving.entries);
                 self.resize(count, number, memory)
             }
-            Err(_) => Err(Error::no_memory("no memory to make a part of the index larger; give the process more")),
+            Err(error) => Err(error),
         };
         if grown.is_ok() {
-            moving.iter().for_each(|entry| self.settle(*entry));
+            self.settle(moving.entries[..live].iter().copied(), &mut moving.used);
         }
         memory.moving = moving;
         grown
+    }
+
+    /// Copies the entries to the front of `moving`. Whole lines, each over what was free of the one before: how many of a line are
+    /// used cannot be predicted.
+    fn copy_out(&self, moving: &mut [Entry]) {
+        let mut end = 0;
+        for line in self.lines.iter() {
+            moving[end..end + WIDTH].copy_from_slice(&line.0);
+            end += line.used();
+        }
+        debug_assert_eq!(end, self.live as usize);
+    }
+
+    /// Puts entries where they belong in blank lines. In `used`, which has a zero for each line, it counts how many are there:
+    /// to look at what was written a moment ago takes longer than all the rest.
+    fn settle(&mut self, entries: impl Iterator<Item = Entry>, used: &mut [u8]) {
+        for entry in entries {
+            let mut at = self.home(entry.tag);
+            while usize::from(used[at]) == WIDTH {
+                at = self.after(at);
+            }
+            self.lines[at].0[usize::from(used[at]) % WIDTH] = entry;
+            used[at] += 1;
+        }
     }
 
     fn resize(&mut self, count: usize, number: usize, memory: &mut Memory) -> Result<()> {
         #[cfg(test)]
         super::tests::allocation()?;
         self.lines.resize(count, number, memory)
-    }
-
-    /// Puts an entry that is not there into a table that is not full.
-    #[inline(always)]
-    fn settle(&mut self, entry: Entry) {
-        let mut at = self.home(entry.tag);
-        while self.lines[at].is_full() {
-            at = self.after(at);
-        }
-        self.lines[at].push(entry);
     }
 
     fn entries(&self) -> impl Iterator<Item = Entry> {
@@ -262,9 +275,12 @@ impl Segment {
     ) -> Result<()> {
         let least = (count * 16).div_ceil(GOOD_LOAD).div_ceil(WIDTH);
         let live = u32::try_from(count).map_err(|_| too_many())?;
-        self.resize(ladder(number, least.max(1)), number, &mut memory.lock())?;
+        let lines = ladder(number, least.max(1));
+        let mut moving = Moving::default();
+        moving.make_room(0, lines)?;
+        self.resize(lines, number, &mut memory.lock())?;
         self.live = live;
-        entries.take(count).for_each(|(tag, place)| self.settle(Entry { tag, place }));
+        self.settle(entries.take(count).map(|(tag, place)| Entry { tag, place }), &mut moving.used);
         Ok(())
     }
 }

@@ -55,13 +55,13 @@ impl Table {
         unsafe { self.extents.get_unchecked(at / EXTENT_LINES).add(at % EXTENT_LINES) }
     }
 
-    /// Brings line `at`, which comes back if there are so many, closer to the CPU, and the one behind it: a key whose line is full is
+    /// Brings line `at`, which comes back if there are so many, closer to the CPU, and the two behind it: a key whose line is full is
     /// there, and whoever goes there has nothing else to do until it has come.
     #[inline(always)]
     pub(super) fn prefetch(&self, at: usize) -> Option<&Line> {
         let line = self.get(at)?;
-        prefetch::prefetch(line);
-        prefetch::prefetch(std::ptr::from_ref(line).wrapping_add(1)); // at the end of an extent it is somebody else's: no harm
+        // Behind the end of an extent are somebody else's: no harm.
+        (0..3).for_each(|behind| prefetch::prefetch(std::ptr::from_ref(line).wrapping_add(behind)));
         Some(line)
     }
 
