@@ -24,7 +24,7 @@ pub(super) struct Compactor {
     chunks_seen: AtomicU64,
     /// It waits for the store to be idle, to beat then.
     beat_wanted: AtomicBool,
-    /// Bytes of records, live and dead, in thousandths of what there may be before commits slow down.
+    /// Bytes of records, live and dead, in thousandths of what is tolerated.
     load: AtomicU64,
     /// When this many bytes of log have been written, it is looked how many there are.
     look_at: AtomicU64,
@@ -35,9 +35,11 @@ pub(super) struct Compactor {
 
 /// From this load on compaction pauses less and less for commits, and not at all at `LOAD_FULL`.
 const LOAD_HURRY: u64 = 750;
+/// What is tolerated.
+const LOAD_WHOLE: u64 = 1000;
 /// From this load on commits pause: hardly at first, and as if each brought in `SLOWEST_BYTES_PER_SECOND` at `LOAD_MAX`.
-const LOAD_FULL: u64 = 1000;
-const LOAD_MAX: u64 = 1125;
+const LOAD_FULL: u64 = 975;
+const LOAD_MAX: u64 = 1100;
 /// From this load on compaction has fallen behind: it is worth a line in the log.
 const LOAD_BEHIND: u64 = 1250;
 const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 20;
@@ -135,7 +137,7 @@ impl NativeEngine {
             live += seen.chunk.live_bytes();
         }
         let tolerated = (live * 100 / self.options.min_fill_percent).max(live + 2 * self.options.chunk_bytes);
-        let load = all.saturating_mul(LOAD_FULL) / tolerated.max(1);
+        let load = all.saturating_mul(LOAD_WHOLE) / tolerated.max(1);
         self.compactor.load.store(load, Ordering::Relaxed);
         self.compactor.look_at.store(self.counters.log_bytes.load(Ordering::Relaxed) + tolerated / LOOK_SHARE, Ordering::Relaxed);
         if load >= LOAD_HURRY {
