@@ -189,7 +189,8 @@ impl NativeEngine {
             None => &mut pieces[..],
         };
         let written = write_pieces_at(&*place.chunk.file, &mut left, place.offset, durable);
-        place.lacks_only_zeros = written.is_err() && left.iter().all(|piece| piece.iter().all(|byte| *byte == 0));
+        // Once it did, what another try has not written again is still there.
+        place.lacks_only_zeros |= written.is_err() && left.iter().all(|piece| piece.iter().all(|byte| *byte == 0));
         written
     }
 

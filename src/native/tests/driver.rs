@@ -91,7 +91,7 @@ impl Batch {
     }
 }
 
-fn commits(batches: &mut [Batch]) -> Vec<Commit<'_>> {
+pub fn commits(batches: &mut [Batch]) -> Vec<Commit<'_>> {
     batches.iter_mut().map(Batch::commit).collect()
 }
 

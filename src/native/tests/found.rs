@@ -1,6 +1,6 @@
 //! What the simulator has found, each told as the shortest story that shows it.
 
-use super::driver::{Batch, Driver, open, state_of};
+use super::driver::{Batch, Driver, commits, open, state_of};
 use super::model::{Effect, End, KEYS, Oracle, State, value_bytes};
 use crate::base::code::Code;
 use crate::base::random::Random;
@@ -229,6 +229,27 @@ pub fn a_frame_that_lacks_nothing_but_zeros_is_in_doubt() {
     assert!(driver.errors.iter().all(|error| error.code == Code::DISK_FULL) && driver.errors.len() == 2);
     let state = look(&disk.kill_image(), &driver.oracle, End::Kill);
     assert_eq!(state[..2], [version, 1]);
+}
+
+/// The first try wrote all of a frame but its last zeros, the second one nothing: the frame was reported as failed for good, while in
+/// a file that was longer already it was whole.
+#[test]
+fn a_second_try_that_gets_less_far_leaves_the_frame_in_doubt() {
+    let version = (1..).find(|version| value_bytes(0, *version).ends_with(&[0; 600])).unwrap();
+    let disk = new_disk();
+    let mut driver = driver(&disk, [0; KEYS]);
+    commit(&mut driver, false, &[(1, 1)]);
+    let mut batches = [Batch::new(&driver.engine.hasher, false, vec![(0, version)], Vec::new())];
+    disk.set_space(Some(value_bytes(0, version).len() as u64 - 400));
+    let mut tries = 0;
+    let error = driver.engine.commit(driver.engine.turn(), &mut commits(&mut batches), &mut |_| {
+        tries += 1;
+        disk.set_space(None);
+        disk.fail_at(1, libc::ENOMEM, false, Calls::WRITE);
+        tries == 1
+    });
+    let error = error.unwrap_err();
+    assert!(tries == 2 && error.transient && error.in_doubt, "{tries} tries: {error:?}");
 }
 
 /// A group in doubt lay whole at the end of a chunk, and the next chunk's header cut it off. A process that was killed
