@@ -237,7 +237,8 @@ impl File for SimFile {
     }
 
     fn take_space(&self, from: u64, len: u64) -> io::Result<()> {
-        self.allocate(from.saturating_add(len))
+        let longer = from.saturating_add(len).max(self.len()?);
+        self.allocate(longer)
     }
 
     fn allocate(&self, len: u64) -> io::Result<()> {

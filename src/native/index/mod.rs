@@ -143,7 +143,7 @@ impl Index {
         hashes.for_each(|hash| self.segments[segment(&hash)].unreserve());
     }
 
-    /// Brings what `put` or `remove` of `hash` will need closer to the CPU; best some 16 keys ahead.
+    /// Brings what `put` or `remove` of `hash` will need closer to the CPU; best some 32 keys ahead.
     #[inline]
     pub fn prefetch(&self, hash: &KeyHash) {
         self.segments[segment(hash)].prefetch(hash.tag);
@@ -155,7 +155,7 @@ impl Index {
         self.home(hash).place(hash)
     }
 
-    /// Where the key is, if it is anywhere. Brings that closer to the CPU; best some 16 keys before its `place` is asked for.
+    /// Where the key is, if it is anywhere. Brings that closer to the CPU; best some 32 keys before its `place` is asked for.
     #[inline]
     pub fn home(&self, hash: &KeyHash) -> Home<'_> {
         self.segments[segment(hash)].home_of(hash.tag)

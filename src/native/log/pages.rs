@@ -3,8 +3,8 @@
 //! Such a group goes into the page cache. Where it makes the file longer, most of what the write takes is the kernel's search for
 //! space and for pages: into pages that are there already it takes a third (`make bench`: "put, fsync off"). So `ahead` takes space
 //! some megabytes behind the log's end, and reads the zeros that are there then. It never writes: whatever it does beside a commit, or
-//! too late, changes no byte. What it has not done, the commit does itself; what of the space is left over, the next chunk's
-//! begin or the close gives back.
+//! too late, changes no byte. What it has not done, the commit does itself; of the space that is left over, the next chunk's begin
+//! and the close give back all but some blocks.
 
 use super::Log;
 use crate::base::log;
@@ -47,6 +47,8 @@ struct State {
     ready: u64,
     /// Somebody has been asked for more.
     asked: bool,
+    /// The file system does not give space ahead.
+    useless: bool,
 }
 
 /// What is wanted of a chunk, from where the last ended.
@@ -62,17 +64,18 @@ impl Log {
     /// An unsynced group of `len` bytes has been published, and ends at byte `end` of its chunk. Whoever hears that something is wanted
     /// has to call `bring_in_pages`. Called by one publisher at a time.
     pub fn note_pages(&self, chunk: u64, end: u64, len: u64) -> Option<PagesWanted> {
-        if len < LEAST_GROUP_BYTES || end < WARM_UP_BYTES {
+        // A file that was prepared has its space.
+        if len < LEAST_GROUP_BYTES || end < WARM_UP_BYTES || self.prepared.is_in_use() {
             return None;
         }
         self.pages.end.store(end, Ordering::Relaxed);
         let mut state = self.pages.state.lock();
         if state.chunk != chunk {
-            *state = State { chunk, ..State::default() };
+            *state = State { chunk, useless: state.useless, ..State::default() };
         }
         let low = len.max(LOW_BYTES);
         let enough = state.ready >= (end + low).min(self.options.chunk_bytes);
-        if state.asked || enough || self.has_staged_more() {
+        if state.asked || state.useless || enough || self.has_staged_more() {
             return None;
         }
         state.asked = true;
@@ -84,13 +87,14 @@ impl Log {
     /// Has space and pages up to byte `to` of `chunk`, wanted or not.
     #[cfg(test)]
     pub fn want_pages(&self, chunk: &Chunk, to: u64) {
-        *self.pages.state.lock() = State { chunk: chunk.id, ready: chunk.file.len().unwrap_or(to), asked: true };
+        *self.pages.state.lock() = State { chunk: chunk.id, asked: true, ..State::default() };
         self.bring_in_pages(chunk, PagesWanted { to, read: true });
     }
 
     /// Whether groups are on their way: then every core has something to do, and to help them would hold them up.
+    /// Looks at the log's state only if nobody has it, who may be waiting for the disk.
     fn has_staged_more(&self) -> bool {
-        self.state.lock().last_given != self.published()
+        self.state.try_lock().is_none_or(|state| state.last_given != self.published())
     }
 
     /// Has what is wanted of `chunk`.
@@ -102,26 +106,28 @@ impl Log {
             }
             state.ready
         };
-        let ready = self.bring_in(chunk, from, wanted).map_or_else(
-            |error| {
-                let text = format!("store {}: cannot take space ahead of the log: {error}; it goes on without", self.store_path);
-                log::write(log::Level::Info, "bring_in_pages", &text);
-                u64::MAX
-            },
-            |()| wanted.to,
-        );
+        let result = self.bring_in(chunk, from, wanted);
         let mut state = self.pages.state.lock();
         if state.chunk == chunk.id {
-            *state = State { ready, asked: false, ..*state };
+            state.asked = false;
+            state.ready = if result.is_ok() { wanted.to } else { u64::MAX };
         }
+        let Err(error) = result else { return };
+        state.useless |= matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS));
+        drop(state);
+        let text = format!("store {}: cannot have space and pages ahead of the log: {error}; it goes on without", self.store_path);
+        log::write(log::Level::Info, "bring_in_pages", &text);
     }
 
     fn bring_in(&self, chunk: &Chunk, from: u64, wanted: PagesWanted) -> io::Result<()> {
         let PagesWanted { to, read } = wanted;
-        if chunk.end().is_some() || from >= to || !self.has_room_to_prepare(to - from) {
+        if from >= to || !self.has_room_to_prepare(to - from) {
             return Ok(());
         }
         chunk.file.take_space(from, to - from)?;
+        if let Some(end) = chunk.end() {
+            return give_back(chunk, end.valid_bytes); // whoever ended it may have cut it off before
+        }
         let mut zeros = [0; PIECE_BYTES];
         let mut at = from;
         while read && at < to {
@@ -131,6 +137,11 @@ impl Log {
         }
         Ok(())
     }
+}
+
+/// Cuts off what lies behind the end of a chunk to which nothing is written any more.
+fn give_back(chunk: &Chunk, end: u64) -> io::Result<()> {
+    if chunk.file.len()? > end { chunk.file.set_len(end) } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -184,6 +195,27 @@ mod tests {
         assert_eq!(driver.engine.log.note_pages(chunk.id, 1 << 20, 100 << 10), None);
         driver.settle();
         assert!(driver.engine.log.note_pages(chunk.id, 1 << 20, 100 << 10).is_some());
+    }
+
+    #[test]
+    fn what_comes_behind_the_end_of_a_chunk_is_given_back() {
+        let (_disk, mut driver, chunk) = driver();
+        let wanted = driver.engine.log.note_pages(chunk.id, 1 << 20, 100 << 10).unwrap();
+        driver.engine.log.end_chunk();
+        driver.commit(false, &[(0, 2)]).unwrap();
+        let end = chunk.end().expect("another one was begun").valid_bytes;
+        driver.engine.log.bring_in_pages(&chunk, wanted);
+        assert_eq!(chunk.file.len().unwrap(), end);
+        driver.check_reads();
+    }
+
+    #[test]
+    fn a_file_system_that_gives_none_is_not_asked_again() {
+        let (disk, driver, chunk) = driver();
+        disk.fail_at(1, libc::EOPNOTSUPP, true, Calls::ALLOCATE);
+        let wanted = driver.engine.log.note_pages(chunk.id, 1 << 20, 100 << 10).unwrap();
+        driver.engine.log.bring_in_pages(&chunk, wanted);
+        assert_eq!(driver.engine.log.note_pages(chunk.id + 1, 1 << 20, 100 << 10), None);
     }
 
     #[test]

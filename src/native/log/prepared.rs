@@ -36,7 +36,7 @@ const PIECE_BYTES: usize = 1 << 20;
 const ZEROS_PER_BYTE: u64 = 2;
 
 /// A chunk that is done gives back the zeros behind its end, if there are at least so many bytes of them.
-const TRIM_BYTES: u64 = 1 << 20;
+const TRIM_BYTES: u64 = 64 << 10;
 
 /// What is known of the file.
 #[derive(Default)]
@@ -77,6 +77,11 @@ struct Making {
 }
 
 impl Prepared {
+    /// Whether the chunk that is written to now is such a file.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.in_use.load(Ordering::Relaxed)
+    }
+
     /// The chunk that is written to now is no such file.
     pub(super) fn is_not_used(&self) {
         self.in_use.store(false, Ordering::Relaxed);
@@ -105,7 +110,7 @@ impl Log {
             return self.is_due(making);
         }
         let half_full = end >= self.options.chunk_bytes / 2;
-        if so_far < LEAST_DURABLE_BYTES || (self.prepared.in_use.load(Ordering::Relaxed) && !half_full) {
+        if so_far < LEAST_DURABLE_BYTES || (self.prepared.is_in_use() && !half_full) {
             return false;
         }
         self.claim_prepared()
@@ -185,7 +190,7 @@ impl Log {
 
     /// Whether a durable group had better begin a chunk: a prepared file is there, and the active one is none.
     pub(super) fn has_better(&self) -> bool {
-        !self.prepared.in_use.load(Ordering::Relaxed) && self.has_prepared()
+        !self.prepared.is_in_use() && self.has_prepared()
     }
 
     /// Whether the file is there.
@@ -196,7 +201,7 @@ impl Log {
     /// Whether a group that begins a chunk had better do so with the prepared file than with a chunk that was made ahead: where
     /// groups are durable one by one, that is what it is for.
     pub(super) fn prepared_is_better(&self, durable: bool) -> bool {
-        (durable || self.prepared.in_use.load(Ordering::Relaxed)) && self.has_prepared()
+        (durable || self.prepared.is_in_use()) && self.has_prepared()
     }
 
     /// Makes the prepared file the chunk `name`, header and all, but for the sync of the directory; `None` if there is none,
@@ -224,8 +229,8 @@ impl Log {
         }
     }
 
-    /// Cuts off the zeros behind the end of the chunk in which the log ended before the present one. That chunk's header
-    /// is on stable storage and says that they count for nothing.
+    /// Cuts off the zeros behind the end of the chunk in which the log ended before the present one: nothing that is written from now
+    /// on needs them, and recovery finds the end where it was.
     pub(super) fn trim(&self, chunks: &Chunks, before: u64) {
         let done = chunks.by_age().into_iter().find(|chunk| chunk.id == before);
         if let Some(done) = done
