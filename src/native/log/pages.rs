@@ -3,8 +3,8 @@
 //! Such a group goes into the page cache. Where it makes the file longer, most of what the write takes is the kernel's search for
 //! space and for pages: into pages that are there already it takes a third (`make bench`: "put, fsync off"). So `ahead` takes space
 //! some megabytes behind the log's end, and reads the zeros that are there then. It never writes: whatever it does beside a commit, or
-//! too late, changes no byte. What it has not done, the commit does itself; of the space that is left over, the next chunk's begin
-//! and the close give back all but some blocks.
+//! too late, changes no byte, and it cuts off nothing but what lies behind the end of a chunk that has ended. What it has not done, the
+//! commit does itself; of the space that is left over, the next chunk's begin and the close give back all but some blocks.
 
 use super::Log;
 use crate::base::log;
