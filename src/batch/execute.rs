@@ -2,8 +2,9 @@
 //!
 //! Runs in worker threads and in threads that wait. Must never call a caller's function: that is `deliver`'s.
 
-use super::lane::{Entry, InFlight, Job, Lane, SECOND_GROUP_BYTES, count};
+use super::lane::{Entry, InFlight, Job, Lane, count};
 use super::operation::OpKind;
+use super::rejoin::REJOIN_BYTES;
 use super::settings::Settings;
 use super::work::Work;
 use crate::base::code::Code;
@@ -45,7 +46,7 @@ impl Lane {
         let Some(first) = entries.first() else { return };
         let in_flight = InFlight::of(self, first);
         let settings = first.context.settings().clone();
-        let is_small = entries.iter().map(Entry::record_bytes).sum::<usize>() < SECOND_GROUP_BYTES;
+        let may_rejoin = entries.len() > 1 && entries.iter().map(Entry::record_bytes).sum::<usize>() < REJOIN_BYTES;
         entries.iter_mut().for_each(|entry| _ = entry.begin());
         for entry in &mut *entries {
             if let Some(work) = &mut entry.work {
@@ -57,8 +58,8 @@ impl Lane {
         let began = Instant::now();
         let result = self.commit(turn, &mut entries, &settings);
         let (members, took) = (entries.len(), began.elapsed());
-        // Beside a large group the next one has started already.
-        let held_back = (is_small && members > 1).then_some(in_flight);
+        // Until they are back nothing begins that is too small to begin beside this group.
+        let held_back = may_rejoin.then_some(in_flight);
         // Batches that only wrote end first: they need not wait for the reads of others.
         entries.sort_by_key(|entry| entry.work.as_ref().is_some_and(|work| !work.reads.is_empty()));
         entries.iter_mut().for_each(|entry| self.end_committed(entry, &result));

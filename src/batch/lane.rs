@@ -27,7 +27,7 @@ use std::time::{Duration, Instant};
 const WORKERS: usize = 2;
 
 /// A second group starts beside one in flight only when it has this many bytes: below, merging pays more.
-pub(super) const SECOND_GROUP_BYTES: usize = 64 << 10;
+const SECOND_GROUP_BYTES: usize = 64 << 10;
 
 /// After the last submit a worker looks at the queue this often before it sleeps without a clock. Meanwhile a submit need
 /// not wake it, which would cost more than a small batch itself: who submits mostly waits next, and does the work.

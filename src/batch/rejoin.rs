@@ -12,6 +12,10 @@ use super::lane::{Lane, count};
 use crate::base::sync;
 use std::time::{Duration, Instant};
 
+/// The members of groups with fewer bytes of records are waited for. All of 64 threads with batches of ten fit; with half of that, they
+/// got a sixth less done (`make bench-studies`: "limit of a merged group").
+pub(super) const REJOIN_BYTES: usize = 128 << 10;
+
 /// The next group is held back for this part of the time that the last one took, at the most.
 const PART_OF_COMMIT: u32 = 8;
 
