@@ -23,7 +23,7 @@ const LEAST_DURABLE_BYTES: u64 = 1 << 20;
 
 /// Where durable groups usually have so many bytes, no zeros are written: those would be as many bytes again for the device, and cost
 /// more than they save (`make bench`: "put, fsync per batch"). Groups that small batches form together have fewer.
-const LARGE_GROUP_BYTES: u64 = 96 << 10;
+const LARGE_GROUP_BYTES: u64 = 64 << 10;
 
 /// A group moves what is usual by this share of the difference.
 const USUAL_SHARE: u64 = 8;
