@@ -4,7 +4,7 @@
 
 use super::lane::{Entry, InFlight, Job, Lane, count};
 use super::operation::OpKind;
-use super::rejoin::REJOIN_BYTES;
+use super::rejoin;
 use super::settings::Settings;
 use super::work::Work;
 use crate::base::code::Code;
@@ -46,7 +46,7 @@ impl Lane {
         let Some(first) = entries.first() else { return };
         let in_flight = InFlight::of(self, first);
         let settings = first.context.settings().clone();
-        let may_rejoin = entries.len() > 1 && entries.iter().map(Entry::record_bytes).sum::<usize>() < REJOIN_BYTES;
+        let may_rejoin = rejoin::may_rejoin(entries.len(), entries.iter().map(Entry::record_bytes).sum());
         entries.iter_mut().for_each(|entry| _ = entry.begin());
         for entry in &mut *entries {
             if let Some(work) = &mut entry.work {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 /// The members of groups with fewer bytes of records are waited for. All of 64 threads with batches of ten fit; with half of that, they
 /// got a sixth less done (`make bench-studies`: "limit of a merged group").
-pub(super) const REJOIN_BYTES: usize = 128 << 10;
+const LARGE_BYTES: usize = 128 << 10;
 
 /// The next group is held back for this part of the time that the last one took, at the most.
 const PART_OF_COMMIT: u32 = 8;
@@ -45,6 +45,11 @@ impl Rejoin {
     }
 }
 
+/// Whether the members of a group of so many, with so many bytes of records, are waited for.
+pub(super) fn may_rejoin(members: usize, bytes: usize) -> bool {
+    members > 1 && bytes < LARGE_BYTES
+}
+
 impl Lane {
     /// The `members` of a group that took `took` know how it ended: gives those who submit again at once time to do so.
     pub(super) fn let_rejoin(&self, members: usize, took: Duration) {
@@ -71,6 +76,13 @@ impl Lane {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_small_batches_are_waited_for_and_a_few_large_ones_are_not() {
+        assert!(may_rejoin(2, 264) && may_rejoin(64, 64 * 1320), "64 threads with batches of ten");
+        assert!(!may_rejoin(1, 132), "whoever is alone has nobody to wait for");
+        assert!(!may_rejoin(2, 2 * 128_000), "batches of 1000: the next group is on its way already");
+    }
 
     #[test]
     fn what_is_in_vain_is_tried_now_and_then_only() {
