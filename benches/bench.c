@@ -32,6 +32,8 @@ struct row rows[] = {
     {.part = "Put", .name = "put, fsync off, batch 10000", .run = run_put_10000, .in = ALWAYS},
     {.part = "Put", .name = "put, fsync per batch, one in flight", .run = run_put_fsync_1, .in = ALWAYS},
     {.part = "Put", .name = "put, fsync per batch, eight in flight", .run = run_put_fsync_8, .in = ALWAYS},
+    {.part = "Put", .name = "put, fsync per batch, one in flight, store in use", .run = run_put_fsync_1_in_use, .in = ALWAYS},
+    {.part = "Put", .name = "put, fsync per batch, eight in flight, store in use", .run = run_put_fsync_8_in_use, .in = ALWAYS},
     {.part = "Put", .name = "one batch of 100,000 puts, fsync off", .run = run_put_large_batch, .in = ALWAYS},
     {.part = "Put", .name = "delete, fsync off", .run = run_delete, .in = ALWAYS},
     {.part = "Put", .name = "the documented example", .run = run_example, .in = ALWAYS},

@@ -198,6 +198,8 @@ void run_put_1000(void);
 void run_put_10000(void);
 void run_put_fsync_1(void);
 void run_put_fsync_8(void);
+void run_put_fsync_1_in_use(void);
+void run_put_fsync_8_in_use(void);
 void run_put_large_batch(void);
 void run_example(void);
 void run_delete(void);

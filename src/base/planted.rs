@@ -158,6 +158,12 @@ pub enum Bug {
     NextInSpiteOfCut = 76,
     /// Recovery reads on from the cache where it should from the disk.
     ReadOnFromCache = 77,
+    /// The file of a removed chunk is used again before its name is gone for good.
+    FileReusedEarly = 78,
+    /// The file of a removed chunk is used again while somebody reads from it.
+    FileReusedWhileRead = 79,
+    /// The file of a removed chunk is used again though a backup has it, too.
+    LinkedFileReused = 80,
 }
 
 #[cfg(feature = "planted")]

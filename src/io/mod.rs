@@ -85,6 +85,10 @@ pub trait File: Send + Sync {
     /// Takes disk space for `[from, from + len)`, if that can be had without writing: the file is at least as long then, and what
     /// is there already stays as it is. Others may be writing to the file meanwhile.
     fn take_space(&self, from: u64, len: u64) -> io::Result<()>;
+    /// Whether it has one name and no other; false where nobody counts them.
+    fn has_one_name(&self) -> io::Result<bool> {
+        Ok(false)
+    }
     /// The descriptor, for the ring; `None` where there is none.
     fn descriptor(&self) -> Option<std::os::fd::RawFd>;
 }

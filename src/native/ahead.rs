@@ -118,11 +118,19 @@ impl NativeEngine {
     pub(super) fn go_on_beside(&self, place: &Place, len: u64) {
         let (chunk, end, prepares) = (&place.chunk, place.offset + len, self.options.prepare_chunks);
         match place.sync {
-            _ if !self.options.background => {} // there is no thread
-            // Whoever hears yes has claimed to make it.
-            SyncWay::ByWrite if prepares && self.log.note_durable(end, len) => self.ahead.ask(|state| state.file = true),
-            SyncWay::ByWrite | SyncWay::ByFiles => {}
+            SyncWay::ByWrite => {
+                self.log.count_durable(len);
+                // Whoever hears yes has claimed to make it.
+                if self.options.background && prepares && self.log.is_file_due(end) {
+                    self.ahead.ask(|state| state.file = true);
+                }
+            }
+            SyncWay::ByFiles => self.log.count_other(),
             SyncWay::Later => {
+                self.log.count_other();
+                if !self.options.background {
+                    return; // there is no thread
+                }
                 self.write_out_beside(chunk, place.offset, end);
                 if prepares && self.log.note_unsynced(chunk.id, end) {
                     self.ahead.ask(|state| state.next = true);

@@ -24,6 +24,8 @@ pub struct Chunk {
     pub salt: Salt,
     /// Dictionaries that its records may need.
     pub dictionaries: Names,
+    /// The file was that of an older chunk: where nothing was written since, it has what that held.
+    pub is_reused: bool,
     /// Bytes of all its records, each counted as the index tells it: so that what is dead of them, and what is left,
     /// come out exactly.
     pub record_bytes: AtomicU64,
@@ -125,6 +127,7 @@ impl Chunks {
             file,
             salt: header.salt(),
             dictionaries: header.dictionaries,
+            is_reused: header.reused != 0,
             record_bytes: AtomicU64::new(0),
             dead_bytes: AtomicU64::new(0),
             tombstones: AtomicU64::new(0),

@@ -45,6 +45,9 @@ const LARGE_FRAME_BYTES: u64 = 1 << 20;
 /// Batches for which a frame's head, and the list of its pieces, takes no memory of its own.
 const BATCHES_AT_HAND: usize = 7;
 
+/// What a frame's last block ends with, where the file held something else before.
+static ZEROS: [u8; BLOCK_BYTES] = [0; BLOCK_BYTES];
+
 /// Frame header and batch table.
 type Head = FewCopies<u8, { FRAME_HEADER_LEN + BATCHES_AT_HAND * BATCH_ENTRY_LEN }>;
 
@@ -77,6 +80,11 @@ impl Staged {
     pub(super) fn may_write_again(&self) -> bool {
         self.frame.as_ref().is_some_and(|frame| frame.place.sync != SyncWay::ByWrite)
     }
+}
+
+/// From byte `at` of a file to the end of the block that it is in, or at the start of.
+fn bytes_to_next_block(at: u64) -> usize {
+    (at.next_multiple_of(BLOCK_BYTES as u64) - at) as usize
 }
 
 fn all_ops<'a>(group: &'a [Commit<'_>]) -> impl Iterator<Item = &'a WriteOp> {
@@ -170,7 +178,7 @@ impl NativeEngine {
     /// Hands the frame to the disk; several groups may be here at the same time. The number of calls it took.
     pub(super) fn write(&self, staged: &mut Staged, group: &[Commit<'_>]) -> io::Result<u64> {
         let Some(Frame { place, head, hot, .. }) = &mut staged.frame else { return Ok(0) };
-        let mut pieces = FewCopies::<_, { 1 + BATCHES_AT_HAND }>::new(IoSlice::new(&[]));
+        let mut pieces = FewCopies::<_, { 2 + BATCHES_AT_HAND }>::new(IoSlice::new(&[]));
         pieces.push(IoSlice::new(head));
         for member in group {
             runs_of(member, |run| pieces.push(IoSlice::new(run)));
@@ -180,6 +188,10 @@ impl NativeEngine {
             for piece in pieces.iter() {
                 hot.push(piece);
             }
+        }
+        if place.chunk.is_reused {
+            let len: u64 = pieces.iter().map(|piece| piece.len() as u64).sum();
+            pieces.push(IoSlice::new(&ZEROS[..bytes_to_next_block(place.offset + len)]));
         }
         let durable = place.sync == SyncWay::ByWrite && !planted(Bug::AckBeforeSync);
         // The hot log has the frame at the places that it has in the file, so whole blocks can be written from there.

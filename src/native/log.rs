@@ -12,6 +12,7 @@ mod pages;
 mod prepared;
 mod remark;
 mod reserve;
+mod reuse;
 mod sync;
 
 pub use pages::PagesWanted;
@@ -255,7 +256,9 @@ impl Log {
         let fits = !state.fresh_chunk
             && state.active.as_ref().is_some_and(|active| {
                 let start = start_of(active, state.fresh_block);
-                start == CHUNK_HEADER_LEN as u64 || start + frame_len <= self.options.chunk_bytes && !(durable && self.has_better())
+                let is_empty = start == CHUNK_HEADER_LEN as u64;
+                let has_room = is_empty || start + frame_len <= self.options.chunk_bytes && !(durable && self.has_better());
+                has_room && (durable || !active.chunk.is_reused)
             });
         if !fits && let Err(error) = self.begin_chunk_for(wanted, &mut state, chunks, counters) {
             // The file may be there all the same, and its header says that the old chunk ends where it ends now.
@@ -457,6 +460,7 @@ impl LogState {
             watermark,
             created_ms: clock::unix_ms(),
             dictionaries: self.dictionaries,
+            reused: 0,
         }
     }
 

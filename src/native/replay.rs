@@ -259,9 +259,10 @@ impl<'a> Replay<'a> {
         }
         let behind = rest.first().map_or(0, |found| found.len.saturating_sub(at));
         let more = if rest.len() > 1 { format!(", and {} files behind it", rest.len() - 1) } else { String::new() };
+        let or = if rest.first().is_some_and(|found| found.header.reused != 0) { ", or that are left of an older chunk" } else { "" };
         let text = format!(
-            "store {}: the unfinished end of {file} was cut at byte {at}: {behind} bytes{more} that nothing had confirmed; this is what \
-             a crash leaves, nothing needs to be done",
+            "store {}: the unfinished end of {file} was cut at byte {at}: {behind} bytes{more} that nothing had confirmed{or}; this is \
+             what a crash leaves, nothing needs to be done",
             self.store.path
         );
         log::write(log::Level::Info, "recover", &text);

@@ -128,10 +128,11 @@ pub static TABLE: &[Spec] = &[
         name: "prepare_chunks",
         kind: Kind::Bool,
         automatic: None,
-        meaning: "While batches are made durable one by one, the file for the next chunk is written full of zeros ahead of its use: \
-                  durable writes are about twice as quick then. It takes the space of a chunk. For others the next chunk is begun \
-                  ahead, so that they need not wait for its header; that takes a block. And while batches of 4 KiB and more come, up to \
-                  3 MiB of space (twice a large batch) behind the log's end, most of which is given back.",
+        meaning: "While batches are made durable one by one, the file for the next chunk is made ready ahead of its use: that of a \
+                  chunk which compaction has removed, else a new one, full of zeros if batches are small. Durable writes are up to \
+                  twice as quick then. It takes the space of a chunk. For others the next chunk is begun ahead, so that they need not \
+                  wait for its header; that takes a block. And while batches of 4 KiB and more come, up to 3 MiB of space (twice a \
+                  large batch) behind the log's end, most of which is given back.",
         get: |options| u64::from(options.prepare_chunks),
         set: |options, value| options.prepare_chunks = value != 0,
     },

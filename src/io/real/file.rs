@@ -210,6 +210,10 @@ impl File for RealFile {
         sys::retry(|| unsafe { libc::fallocate(self.fd.as_raw_fd(), 0, place, bytes) }).map(drop)
     }
 
+    fn has_one_name(&self) -> io::Result<bool> {
+        Ok(self.fd.check()?.st_nlink == 1)
+    }
+
     fn descriptor(&self) -> Option<RawFd> {
         Some(self.fd.as_raw_fd())
     }

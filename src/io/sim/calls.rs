@@ -261,6 +261,13 @@ impl File for SimFile {
         }
     }
 
+    fn has_one_name(&self) -> io::Result<bool> {
+        let mut state = self.state.lock();
+        state.admit(Calls::LEN)?;
+        let named = state.folders.values().flat_map(|folder| folder.seen.values());
+        Ok(named.filter(|named| **named == self.id).count() == 1)
+    }
+
     fn descriptor(&self) -> Option<RawFd> {
         None
     }

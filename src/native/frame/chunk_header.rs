@@ -64,6 +64,8 @@ pub struct ChunkHeader {
     pub created_ms: u64,
     /// The dictionaries that its records may need, by number: all of them are on stable storage.
     pub dictionaries: [u8; 32],
+    /// The removed chunk whose file this was; 0: none. Where nothing has been written since, there may be what it held.
+    pub reused: u64,
 }
 
 /// Why a chunk header is not accepted.
@@ -99,6 +101,7 @@ impl ChunkHeader {
         }
         put.bytes(&self.dictionaries);
         put.u32(self.chance);
+        put.u64(self.reused);
         let sum = crc::crc32c(&block[..CHUNK_HEADER_LEN - 4]);
         block[CHUNK_HEADER_LEN - 4..].copy_from_slice(&sum.to_le_bytes());
         block
@@ -133,6 +136,7 @@ impl ChunkHeader {
             created_ms: u64_at(block, 96),
             chance: u32_at(block, 136),
             dictionaries,
+            reused: u64_at(block, 140),
         };
         let first = FrameHeader::decode(&start[CHUNK_HEADER_LEN..], header.salt(), CHUNK_HEADER_LEN as u64);
         if let Some(first) = first.filter(|first| header.open && first.kind == FrameKind::Data) {
@@ -170,7 +174,8 @@ mod tests {
     fn header() -> ChunkHeader {
         let before = LogEnd { chunk: 6, valid_bytes: 4711, last_seq: 99, digest: 0xfeed };
         let dictionaries = [9; 32];
-        ChunkHeader { store: [7; 16], chunk: 7, epoch: 3, chance: 8, before, open: false, watermark: 90, created_ms: 5, dictionaries }
+        let (store, chunk, reused) = ([7; 16], 7, 4);
+        ChunkHeader { store, chunk, epoch: 3, chance: 8, before, open: false, watermark: 90, created_ms: 5, dictionaries, reused }
     }
 
     #[test]

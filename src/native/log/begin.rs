@@ -35,7 +35,7 @@ impl Log {
     pub(super) fn begin_chunk(&self, durable: bool, state: &mut LogState, chunks: &Chunks, counters: &AtomicCounters) -> Result<()> {
         let (header, file) = match self.use_next(state, durable) {
             Some(next) => next,
-            None => self.make_chunk(state)?,
+            None => self.make_chunk(durable, state)?,
         };
         let hot = chunks.hot_for(self.options.chunk_bytes);
         let chunk = chunks.add(&header, file, hot.clone(), 0).inspect_err(|_| state.leftovers.push(file_name(header.chunk)))?;
@@ -54,14 +54,14 @@ impl Log {
     }
 
     /// The next chunk with a header that says all.
-    fn make_chunk(&self, state: &mut LogState) -> Result<(ChunkHeader, Arc<dyn File>)> {
-        let header = state.header(state.end, self.durable.load(Ordering::Acquire));
+    fn make_chunk(&self, durable: bool, state: &mut LogState) -> Result<(ChunkHeader, Arc<dyn File>)> {
+        let mut header = state.header(state.end, self.durable.load(Ordering::Acquire));
         let name = file_name(header.chunk);
         if planted(Bug::LeftoversRemovedEarly) {
             self.remove_leftovers(state);
         }
         state.next_chunk += 1; // also if this fails: a number is never used twice
-        let file = self.make_file(&header, &name).map_err(|e| {
+        let file = self.make_file(durable, &mut header, &name).map_err(|e| {
             // It holds nothing yet. Should it stay, recovery knows it for a chunk that was never begun.
             let _ = self.dir.remove(&name);
             let error = Error::from_io(format_args!("store {}: cannot make {name}", self.store_path), &e);
@@ -83,8 +83,8 @@ impl Log {
     }
 
     /// The file with its header, on stable storage: the one that was prepared, else a new one.
-    fn make_file(&self, header: &ChunkHeader, name: &str) -> io::Result<Arc<dyn File>> {
-        let Some(prepared) = self.use_prepared(header, name) else { return self.new_file(header) };
+    fn make_file(&self, durable: bool, header: &mut ChunkHeader, name: &str) -> io::Result<Arc<dyn File>> {
+        let Some(prepared) = self.use_prepared(durable, header, name) else { return self.new_file(header) };
         self.sync_names()?;
         Ok(prepared)
     }

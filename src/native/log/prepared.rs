@@ -8,10 +8,11 @@
 use super::Log;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
+use crate::base::planted::{Bug, planted};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::io::{File, write_all_at};
-use crate::native::chunks::Chunks;
+use crate::native::chunks::{Chunk, Chunks};
 use crate::native::frame::ChunkHeader;
 use std::io::{self, IoSlice};
 
@@ -44,6 +45,8 @@ pub(super) struct Prepared {
     state: Mutex<State>,
     /// Bytes that synchronous writes have made durable, in whole blocks.
     durable_bytes: AtomicU64,
+    /// The same since the last group that was not durable.
+    durable_bytes_in_a_row: AtomicU64,
     /// Bytes that such a write usually has, lately.
     usual_bytes: AtomicU64,
     /// The chunk that is written to was such a file.
@@ -61,10 +64,38 @@ enum State {
     Begun(Making),
     /// It is there.
     Ready(Arc<dyn File>),
+    /// It is the file of a chunk that was removed, and waits for the last one who reads from it.
+    Removed(Arc<Chunk>),
     /// It could not be had; the next chunk brings the next try.
     GivenUp,
     /// Files here cannot have a second name: there is no use for it.
     Useless,
+}
+
+/// Whether nobody reads from the chunk any more. It was taken out of the store, so nobody can begin to.
+fn is_unread(chunk: &Arc<Chunk>) -> bool {
+    Arc::strong_count(chunk) == 1 || planted(Bug::FileReusedWhileRead)
+}
+
+impl State {
+    /// Whether a group that may be `durable` can begin the next chunk with it.
+    fn is_usable(&self, durable: bool) -> bool {
+        match self {
+            State::Ready(_) => true,
+            State::Removed(chunk) => durable && is_unread(chunk),
+            _ => false,
+        }
+    }
+
+    /// The file, if it is usable, and the number of the chunk that it was; 0: it was none.
+    fn into_file(self) -> Option<(Arc<dyn File>, u64)> {
+        match self {
+            State::Ready(file) => Some((file, 0)),
+            State::Removed(chunk) if planted(Bug::FileReusedWhileRead) => Some((Arc::clone(&chunk.file), chunk.id)),
+            State::Removed(chunk) => Arc::into_inner(chunk).map(|chunk| (chunk.file, chunk.id)),
+            _ => None,
+        }
+    }
 }
 
 /// A file that is being filled.
@@ -97,18 +128,53 @@ impl Prepared {
     fn takes_large_groups(&self) -> bool {
         self.usual_bytes.load(Ordering::Relaxed) >= LARGE_GROUP_BYTES
     }
+
+    /// Bytes that synchronous writes have made durable since the last group that was not.
+    pub(super) fn durable_bytes_in_a_row(&self) -> u64 {
+        self.durable_bytes_in_a_row.load(Ordering::Relaxed)
+    }
+
+    /// Whether the file of a removed chunk would be better than what there is: then the caller is the one to bring it.
+    pub(super) fn claim_for_removed(&self) -> bool {
+        let mut state = self.state.lock();
+        let better = match *state {
+            State::Missing | State::GivenUp | State::Begun(_) => true,
+            State::Ready(_) => self.takes_large_groups(), // it only has its space
+            State::InTheMaking | State::Removed(_) | State::Useless => false,
+        };
+        if better {
+            *state = State::InTheMaking;
+        }
+        better
+    }
+
+    /// Here it is, or it could not be had. Whoever calls this has claimed to bring it.
+    pub(super) fn bring_removed(&self, chunk: Option<Arc<Chunk>>) {
+        *self.state.lock() = chunk.map_or(State::Missing, State::Removed);
+    }
 }
 
 impl Log {
-    /// A synchronous write of `len` bytes has come to byte `end` of its chunk. Whether a file is to be made ready now, or more of it:
-    /// whoever hears yes has to call `prepare`.
-    pub fn note_durable(&self, end: u64, len: u64) -> bool {
+    /// A synchronous write of `len` bytes has come.
+    pub fn count_durable(&self, len: u64) {
         let blocks = len.next_multiple_of(BLOCK_BYTES as u64);
-        let so_far = self.prepared.durable_bytes.fetch_add(blocks, Ordering::Relaxed) + blocks;
+        self.prepared.durable_bytes.fetch_add(blocks, Ordering::Relaxed);
+        self.prepared.durable_bytes_in_a_row.fetch_add(blocks, Ordering::Relaxed);
         self.prepared.note_usual(len);
+    }
+
+    /// A group has come that is not durable, or not by itself.
+    pub fn count_other(&self) {
+        self.prepared.durable_bytes_in_a_row.store(0, Ordering::Relaxed);
+    }
+
+    /// It has come to byte `end` of its chunk. Whether a file is to be made ready now, or more of it: whoever hears yes has to call
+    /// `prepare`.
+    pub fn is_file_due(&self, end: u64) -> bool {
         if let State::Begun(making) = &*self.prepared.state.lock() {
             return self.is_due(making);
         }
+        let so_far = self.prepared.durable_bytes.load(Ordering::Relaxed);
         let half_full = end >= self.options.chunk_bytes / 2;
         if so_far < LEAST_DURABLE_BYTES || (self.prepared.is_in_use() && !half_full) {
             return false;
@@ -188,54 +254,67 @@ impl Log {
         Ok(State::Ready(making.file))
     }
 
-    /// Whether a durable group had better begin a chunk: a prepared file is there, and the active one is none.
+    /// Whether a durable group had better begin a chunk: a prepared file is there, and the active one is none. For that of a removed
+    /// chunk the present one is not cut short: it will be such a file itself, if it is full.
     pub(super) fn has_better(&self) -> bool {
-        !self.prepared.is_in_use() && self.has_prepared()
+        !self.prepared.is_in_use() && matches!(*self.prepared.state.lock(), State::Ready(_))
     }
 
-    /// Whether the file is there.
-    pub fn has_prepared(&self) -> bool {
-        matches!(*self.prepared.state.lock(), State::Ready(_))
+    /// Whether the file is there, for a group that may be `durable`.
+    pub fn has_prepared(&self, durable: bool) -> bool {
+        self.prepared.state.lock().is_usable(durable)
     }
 
     /// Whether a group that begins a chunk had better do so with the prepared file than with a chunk that was made ahead: where
     /// groups are durable one by one, that is what it is for.
     pub(super) fn prepared_is_better(&self, durable: bool) -> bool {
-        (durable || self.prepared.is_in_use()) && self.has_prepared()
+        (durable || self.prepared.is_in_use()) && self.has_prepared(durable)
     }
 
-    /// Makes the prepared file the chunk `name`, header and all, but for the sync of the directory; `None` if there is none,
-    /// or it cannot be done.
-    pub(super) fn use_prepared(&self, header: &ChunkHeader, name: &str) -> Option<Arc<dyn File>> {
+    /// Makes the prepared file the chunk `name`, header and all, but for the sync of the directory; `None` if there is none that will
+    /// do for a group that may be `durable`, or it cannot be done.
+    pub(super) fn use_prepared(&self, durable: bool, header: &mut ChunkHeader, name: &str) -> Option<Arc<dyn File>> {
         let mut state = self.prepared.state.lock();
         self.prepared.is_not_used();
-        if matches!(*state, State::InTheMaking | State::Begun(_) | State::Useless) {
+        if !state.is_usable(durable) {
+            match &*state {
+                State::GivenUp => *state = State::Missing, // it may be tried again
+                State::Removed(_) if !durable => {
+                    *state = State::Missing;
+                    let _ = self.dir.remove(PREPARED_NAME);
+                }
+                _ => {}
+            }
             return None;
         }
-        let State::Ready(file) = std::mem::take(&mut *state) else { return None };
+        let (file, reused) = std::mem::take(&mut *state).into_file()?;
+        header.reused = reused;
         let written = write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0, false).and_then(|_| file.sync());
         let named = written.and_then(|()| self.dir.link(PREPARED_NAME, &*self.dir, name).inspect_err(|_| *state = State::Useless));
         let _ = self.dir.remove(PREPARED_NAME);
         self.prepared.in_use.store(named.is_ok(), Ordering::Relaxed);
+        if named.is_err() {
+            header.reused = 0;
+        }
         named.is_ok().then_some(file)
     }
 
     /// Gives back the space of the file, if there is one.
     pub(super) fn drop_prepared(&self) {
         let mut state = self.prepared.state.lock();
-        if let State::Ready(_) | State::Begun(_) = &*state {
+        if let State::Ready(_) | State::Removed(_) | State::Begun(_) = &*state {
             *state = State::GivenUp;
             let _ = self.dir.remove(PREPARED_NAME); // the next opening sees it, if it stays
         }
     }
 
-    /// Cuts off the zeros behind the end of the chunk in which the log ended before the present one: nothing that is written from now
-    /// on needs them, and recovery finds the end where it was.
+    /// Cuts off what lies behind the end of the chunk in which the log ended before the present one: nothing that is written from now
+    /// on needs it, and recovery finds the end where it was.
     pub(super) fn trim(&self, chunks: &Chunks, before: u64) {
         let done = chunks.by_age().into_iter().find(|chunk| chunk.id == before);
         if let Some(done) = done
             && let Some(end) = done.end().filter(|end| end.chunk == before)
-            && done.file.len().is_ok_and(|len| len >= end.valid_bytes + TRIM_BYTES)
+            && done.file.len().is_ok_and(|len| len > end.valid_bytes && (done.is_reused || len >= end.valid_bytes + TRIM_BYTES))
         {
             let _ = done.file.set_len(end.valid_bytes);
         }

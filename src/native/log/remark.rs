@@ -57,7 +57,7 @@ impl Log {
         let state = self.state.lock();
         let Some((chunk, offset, frame)) = self.remark(&state, FrameKind::Close) else { return Ok(()) };
         write_all_at(&*chunk.file, &mut [IoSlice::new(&frame)], offset, true)
-            .map(|_| drop(chunk.file.set_len(offset + frame.len() as u64))) // zeros may lie behind it; nobody misses them
+            .map(|_| drop(chunk.file.set_len(offset + frame.len() as u64))) // nobody misses what may lie behind it
             .map_err(|e| Error::from_io(format_args!("store {}: closing {}", self.store_path, file_name(chunk.id)), &e))
     }
 

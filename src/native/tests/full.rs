@@ -9,7 +9,7 @@ use crate::base::code::Code;
 use crate::engine::Engine;
 use crate::io::sim::{Calls, Faults, SimDisk};
 use crate::native::Options;
-use crate::native::log::{PREPARED_NAME, RESERVE_NAME};
+use crate::native::log::{Log, PREPARED_NAME, RESERVE_NAME};
 
 const RESERVE_BYTES: u64 = (32 << 10) / 100 * 150;
 
@@ -83,6 +83,12 @@ fn a_file_made_ahead_is_not_what_fills_the_disk() {
     assert_eq!(disk.read_raw(PREPARED_NAME), None);
 }
 
+/// A durable group of `len` bytes has come to byte `end` of its chunk. Whether a file is due.
+fn note_durable(log: &Log, end: u64, len: u64) -> bool {
+    log.count_durable(len);
+    log.is_file_due(end)
+}
+
 #[test]
 fn a_file_for_large_groups_has_its_space_without_zeros() {
     let disk = SimDisk::new(1, Faults::default());
@@ -91,11 +97,11 @@ fn a_file_for_large_groups_has_its_space_without_zeros() {
     let mut steps = Vec::new();
     for group in [2 << 20, 1000] {
         let log = &driver.engine.log;
-        let claims = (0..100).filter(|_| log.note_durable(chunk_bytes, group)).count();
+        let claims = (0..100).filter(|_| note_durable(log, chunk_bytes, group)).count();
         assert_eq!(claims, 1, "one of them makes the file");
         let before = disk.calls(Calls::STEPS);
         log.prepare(&mut || true);
-        while log.note_durable(chunk_bytes, group) || !log.has_prepared() {
+        while note_durable(log, chunk_bytes, group) || !log.has_prepared(true) {
             log.prepare(&mut || true);
         }
         steps.push(disk.calls(Calls::STEPS) - before);
@@ -118,22 +124,22 @@ fn zeros_come_at_twice_the_pace_of_small_groups() {
     let log = &driver.engine.log;
     let filled = || disk.read_raw(PREPARED_NAME).map_or(0, |made| made.len());
     let group = (12 << 10) + 8; // of which each takes four blocks
-    assert_eq!((0..64).filter(|_| log.note_durable(chunk_bytes, group)).count(), 1);
+    assert_eq!((0..64).filter(|_| note_durable(log, chunk_bytes, group)).count(), 1);
     log.prepare(&mut || true);
     assert_eq!(filled(), 1 << 20, "the first piece is due at once");
     for pieces in 2..8 {
-        let due = (0..32).filter(|_| log.note_durable(chunk_bytes, group)).count();
+        let due = (0..32).filter(|_| note_durable(log, chunk_bytes, group)).count();
         assert_eq!(due, 1, "after half as many bytes, the last of the groups wants the next piece");
         log.prepare(&mut || true);
         assert_eq!(filled(), pieces << 20);
     }
     log.prepare(&mut || false);
     assert_eq!(filled(), 7 << 20, "whoever is to stop stops");
-    assert!((0..32).any(|_| log.note_durable(chunk_bytes, group)));
+    assert!((0..32).any(|_| note_durable(log, chunk_bytes, group)));
     for _ in 0..2 {
         log.prepare(&mut || true); // also if it is asked for once too often
     }
-    assert_eq!((filled(), log.has_prepared()), (8 << 20, true));
+    assert_eq!((filled(), log.has_prepared(true)), (8 << 20, true));
     driver.close();
     assert_eq!(disk.read_raw(PREPARED_NAME), None, "it is of no use to the next opening");
     driver.check_errors(false);

@@ -23,6 +23,7 @@ mod packing;
 #[cfg(feature = "planted")]
 mod planted;
 mod property;
+mod reuse;
 mod rot;
 pub(crate) mod sweep;
 mod syncs;

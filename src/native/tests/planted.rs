@@ -4,7 +4,7 @@
 //! `cargo test --features planted --lib planted::`.
 
 use super::sweep::{Counts, say};
-use super::{bounded, calls, compaction, compound, crash, faults, found, histories, next, rot};
+use super::{bounded, calls, compaction, compound, crash, faults, found, histories, next, reuse, rot};
 use crate::base::planted::{Bug, with_planted};
 use std::panic::resume_unwind;
 use std::time::Instant;
@@ -53,7 +53,7 @@ const ROT: Part = ("rot::every_damage_is_refused_or_harmless", rotten_stores);
 const HISTORIES: Part = ("histories::many_threads_agree", many_threads);
 
 /// Caught by the large tests: most of these by several of them.
-const BY_SWEEPS: [(Bug, Part); 28] = [
+const BY_SWEEPS: [(Bug, Part); 29] = [
     (Bug::AckBeforeSync, PROGRAMS),
     (Bug::SkipDirectorySync, PROGRAMS),
     (Bug::AcceptZeroTail, ROT),
@@ -82,10 +82,11 @@ const BY_SWEEPS: [(Bug, Part); 28] = [
     (Bug::VisibleInParts, HISTORIES),
     (Bug::ManifestCoversMore, HISTORIES),
     (Bug::NextUnsynced, PROGRAMS),
+    (Bug::FileReusedEarly, SIMULATOR),
 ];
 
 /// Caught by a test of its own kind.
-const BY_STORIES: [Net; 12] = [
+const BY_STORIES: [Net; 14] = [
     (Bug::RetryFailedSync, "faults::after_a_failed_sync_...", faults::after_a_failed_sync_nothing_is_written_and_reads_go_on),
     (Bug::SharedBlock, "found::writing_behind_a_sync_...", found::writing_behind_a_sync_spoils_nothing_before_it),
     (Bug::FailedGroupVisible, "faults::writes_come_back_when_there_is_room", faults::writes_come_back_when_there_is_room),
@@ -97,6 +98,8 @@ const BY_STORIES: [Net; 12] = [
     (Bug::DamagedChunkDeleted, "compaction::a_damaged_chunk_is_kept", compaction::a_damaged_chunk_is_kept),
     (Bug::NextInSpiteOfCut, "next::behind_a_cut_...", next::behind_a_cut_the_next_header_says_so),
     (Bug::ReadOnFromCache, "found::much_in_doubt_...", found::much_in_doubt_is_read_from_the_disk),
+    (Bug::FileReusedWhileRead, "reuse::who_reads_...", reuse::who_reads_from_a_file_keeps_it),
+    (Bug::LinkedFileReused, "reuse::a_file_that_a_backup_has_...", reuse::a_file_that_a_backup_has_too_is_left_alone),
     (Bug::PinIgnored, "compaction::readers_keep_their_chunks", compaction::readers_keep_their_chunks),
 ];
 

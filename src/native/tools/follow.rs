@@ -287,7 +287,8 @@ impl Inside<'_, '_> {
         self.follower.ended = true;
         let chunk = &self.survey.chunks[self.number];
         let (name, len) = (&chunk.name, chunk.len.saturating_sub(at));
-        (self.visit)(Met::Note(format!("{name}: the log ends at byte {at}; the {len} bytes behind it were never confirmed")))?;
+        let or = if chunk.is_reused() { ", or are left of an older chunk" } else { "" };
+        (self.visit)(Met::Note(format!("{name}: the log ends at byte {at}; the {len} bytes behind it were never confirmed{or}")))?;
         Ok(Go::Stop)
     }
 }

@@ -66,6 +66,11 @@ impl ChunkFile {
         let known = self.header.map(|header| header.store).or(store);
         known.map(|store| Salt::of(&store, self.id))
     }
+
+    /// Whether the file was that of an older chunk, whose bytes may be left in it.
+    pub fn is_reused(&self) -> bool {
+        self.header.is_some_and(|header| header.reused != 0)
+    }
 }
 
 impl Survey {

@@ -43,8 +43,10 @@ fn progress_is_told_from_nothing_to_all() {
     );
     assert!(told.len() as u64 > report.wanted * 2, "also within a chunk: {told:?}");
     assert_eq!(contents(&engine), model);
-    assert!(engine.describe().expect("open").file_bytes() < before * 3 / 4);
     assert_eq!(engine.compact(0, &mut |_, _| true), Ok(CompactReport::default()), "nothing is left to do");
+    engine.close().expect("closes"); // until then the last chunk may have what the file held before
+    let engine = open_with(&disk, PATH, options).expect("opens");
+    assert!(engine.describe().expect("open").file_bytes() < before * 3 / 4);
 }
 
 #[test]
