@@ -365,7 +365,8 @@ impl Log {
         }
         // The log goes on in a new chunk, and what lies behind the cut counts for nothing from then on. A frame that was
         // not written whole can never become valid, so the outcome is known: it did not happen. Only a synchronous
-        // write may have failed after the last byte, and zeros that are missing may yet appear by themselves.
+        // write may have failed after the last byte, zeros that are missing may yet appear by themselves, and what an older
+        // chunk has left in the file may be what is missing.
         if state.generation == place.generation {
             state.generation += 1;
             state.end = place.before;
@@ -386,7 +387,7 @@ impl Log {
                 let _ = self.begin_chunk(true, &mut state, chunks, counters);
             }
         }
-        let may_be_whole = place.sync == SyncWay::ByWrite || place.lacks_only_zeros;
+        let may_be_whole = place.sync == SyncWay::ByWrite || place.lacks_only_zeros || place.chunk.is_reused;
         if may_be_whole && state.recorded <= place.generation { failed.in_doubt() } else { failed }
     }
 

@@ -20,6 +20,8 @@ pub struct Faults {
     pub eintr_one_in: u64,
     /// Syncs and durable writes say yes and do nothing.
     pub lying_sync: bool,
+    /// Each file has one name, as far as it can be told.
+    pub names_uncounted: bool,
     /// What a failed sync leaves behind.
     pub aftermath: Aftermath,
 }

@@ -101,6 +101,9 @@ impl Log {
             return None;
         }
         self.prepared.is_not_used();
+        if !durable {
+            self.drop_removed();
+        }
         Some((header.followed_by(end.last_seq, end.digest), file))
     }
 

@@ -60,6 +60,8 @@ enum State {
     Missing,
     /// Somebody has claimed it, and may be filling it just now.
     InTheMaking,
+    /// Compaction is bringing the file of a chunk that it removes, and has the name until then.
+    OnItsWay { wanted: bool },
     /// A part of it is there.
     Begun(Making),
     /// It is there.
@@ -140,17 +142,27 @@ impl Prepared {
         let better = match *state {
             State::Missing | State::GivenUp | State::Begun(_) => true,
             State::Ready(_) => self.takes_large_groups(), // it only has its space
-            State::InTheMaking | State::Removed(_) | State::Useless => false,
+            State::InTheMaking | State::OnItsWay { .. } | State::Removed(_) | State::Useless => false,
         };
         if better {
-            *state = State::InTheMaking;
+            *state = State::OnItsWay { wanted: true };
         }
         better
     }
 
-    /// Here it is, or it could not be had. Whoever calls this has claimed to bring it.
-    pub(super) fn bring_removed(&self, chunk: Option<Arc<Chunk>>) {
-        *self.state.lock() = chunk.map_or(State::Missing, State::Removed);
+    /// Here it is. `None`: it is taken. Else it comes back, and whoever has claimed to bring it is still to call `bring_nothing`.
+    pub(super) fn bring_removed(&self, chunk: Arc<Chunk>) -> Option<Arc<Chunk>> {
+        let mut state = self.state.lock();
+        if !matches!(*state, State::OnItsWay { wanted: true }) {
+            return Some(chunk);
+        }
+        *state = State::Removed(chunk);
+        None
+    }
+
+    /// It could not be had, and the name is free.
+    pub(super) fn bring_nothing(&self) {
+        *self.state.lock() = State::Missing;
     }
 }
 
@@ -279,10 +291,7 @@ impl Log {
         if !state.is_usable(durable) {
             match &*state {
                 State::GivenUp => *state = State::Missing, // it may be tried again
-                State::Removed(_) if !durable => {
-                    *state = State::Missing;
-                    let _ = self.dir.remove(PREPARED_NAME);
-                }
+                State::Removed(_) if !durable => self.give_back(&mut state, State::Missing),
                 _ => {}
             }
             return None;
@@ -302,10 +311,24 @@ impl Log {
     /// Gives back the space of the file, if there is one.
     pub(super) fn drop_prepared(&self) {
         let mut state = self.prepared.state.lock();
-        if let State::Ready(_) | State::Removed(_) | State::Begun(_) = &*state {
-            *state = State::GivenUp;
-            let _ = self.dir.remove(PREPARED_NAME); // the next opening sees it, if it stays
+        match &mut *state {
+            State::Ready(_) | State::Removed(_) | State::Begun(_) => self.give_back(&mut state, State::GivenUp),
+            State::OnItsWay { wanted } => *wanted = false,
+            State::Missing | State::InTheMaking | State::GivenUp | State::Useless => {}
         }
+    }
+
+    /// A chunk was begun for groups that are not durable: they have no use for the file of a removed one.
+    pub(super) fn drop_removed(&self) {
+        let mut state = self.prepared.state.lock();
+        if let State::Removed(_) = &*state {
+            self.give_back(&mut state, State::Missing);
+        }
+    }
+
+    fn give_back(&self, state: &mut State, next: State) {
+        *state = next;
+        let _ = self.dir.remove(PREPARED_NAME); // the next opening sees it, if it stays
     }
 
     /// Cuts off what lies behind the end of the chunk in which the log ended before the present one: nothing that is written from now

@@ -133,7 +133,11 @@ impl Log {
     /// Ends the full state if all of the reserve can be had, and some more, or the next write would bring it back.
     fn try_to_regain(&self, state: &mut LogState) {
         let wanted = self.options.reserve_bytes() + self.options.reserve_bytes() / 4;
-        if !state.full || self.dir.free_bytes().is_some_and(|free| free < wanted) {
+        if !state.full {
+            return;
+        }
+        self.drop_prepared(); // compaction may have kept a file before it saw that the disk is full
+        if self.dir.free_bytes().is_some_and(|free| free < wanted) {
             return;
         }
         match self.take_reserve(state) {

@@ -39,7 +39,10 @@ impl Log {
         let chunk = removed.iter().find(is_full).filter(|_| wanted && self.prepared.claim_for_removed())?;
         let removal = Removal { log: self, chunk: Some(Arc::clone(chunk)) };
         let _ = self.dir.remove(PREPARED_NAME); // what was to be the next file until now
-        self.dir.link(&file_name(chunk.id), &*self.dir, PREPARED_NAME).is_ok().then_some(removal)
+        let named = self.dir.link(&file_name(chunk.id), &*self.dir, PREPARED_NAME);
+        // It has two names now. Who says otherwise does not count them, and could not tell whether a backup has it.
+        let counts = named.and_then(|()| chunk.file.has_one_name()).is_ok_and(|one| !one);
+        counts.then_some(removal)
     }
 }
 
@@ -49,7 +52,7 @@ impl Removal<'_> {
         let is_alone = |chunk: &Chunk| chunk.file.has_one_name().unwrap_or(false) || planted(Bug::LinkedFileReused);
         if let Some(chunk) = self.chunk.take_if(|chunk| is_alone(chunk)) {
             chunk.file.forget(); // writes past the page cache have nothing to take out of it then
-            self.log.prepared.bring_removed(Some(chunk));
+            self.chunk = self.log.prepared.bring_removed(chunk);
         }
     }
 }
@@ -58,7 +61,91 @@ impl Drop for Removal<'_> {
     fn drop(&mut self) {
         if self.chunk.is_some() {
             let _ = self.log.dir.remove(PREPARED_NAME); // the next opening sees it, if it stays
-            self.log.prepared.bring_removed(None);
+            self.log.prepared.bring_nothing();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::sync::atomic::Ordering;
+    use crate::io::sim::{Faults, SimDisk};
+    use crate::native::tests::driver::Driver;
+    use crate::native::tests::model::KEYS;
+    use crate::native::tests::workload::options;
+
+    const CHUNK_BYTES: u64 = 64 << 10;
+
+    /// A store whose first chunk is full, and the bytes of that.
+    fn full_chunk(disk: &SimDisk) -> (Driver, Arc<Chunk>, Vec<u8>) {
+        let mut driver = Driver::open(disk, options(CHUNK_BYTES, 0), [0; KEYS]).unwrap();
+        while driver.engine.log.last_chunk() < 2 {
+            driver.commit(true, &[(0, 1), (1, 1)]).unwrap();
+        }
+        let chunk = driver.engine.chunks.by_age()[0].clone();
+        let bytes = disk.read_raw(&file_name(1)).unwrap();
+        (driver, chunk, bytes)
+    }
+
+    /// The thread that makes files was asked to go on with one, and comes when compaction has claimed the name.
+    #[test]
+    fn nobody_else_has_the_name_while_a_file_is_on_its_way() {
+        let disk = SimDisk::new(1, Faults::default());
+        let (driver, chunk, bytes) = full_chunk(&disk);
+        let log = &driver.engine.log;
+        assert!(log.claim_prepared());
+        log.prepare(&mut || false);
+        assert!(disk.read_raw(PREPARED_NAME).is_some_and(|made| made.is_empty()), "it is begun");
+        let removal = log.reuse_one(&[chunk]).expect("better than that");
+        log.prepare(&mut || true);
+        assert!(!log.claim_prepared());
+        assert!(disk.remove_raw(&file_name(1)));
+        removal.keep();
+        assert_eq!(disk.read_raw(PREPARED_NAME), Some(bytes));
+    }
+
+    #[test]
+    fn what_nobody_wants_any_more_when_it_comes_goes_again() {
+        for keep in [true, false] {
+            let disk = SimDisk::new(1, Faults::default());
+            let (driver, chunk, _) = full_chunk(&disk);
+            let log = &driver.engine.log;
+            let removal = log.reuse_one(&[chunk]).expect("wanted until now");
+            log.drop_prepared(); // the disk is full
+            assert!(disk.remove_raw(&file_name(1)));
+            if keep {
+                removal.keep()
+            } else {
+                drop(removal)
+            }
+            assert_eq!(disk.read_raw(PREPARED_NAME), None);
+            assert!(log.claim_prepared(), "and another can be made");
+        }
+    }
+
+    #[test]
+    fn only_full_chunks_that_are_not_too_long_and_only_while_all_is_durable() {
+        let disk = SimDisk::new(1, Faults::default());
+        let (driver, chunk, _) = full_chunk(&disk);
+        let log = &driver.engine.log;
+        let end = chunk.end().unwrap();
+        for (valid_bytes, wanted) in [(CHUNK_BYTES / 2, false), (CHUNK_BYTES + 1, false), (CHUNK_BYTES, true)] {
+            chunk.seal(crate::native::frame::LogEnd { valid_bytes, ..end });
+            assert_eq!(log.reuse_one(&[Arc::clone(&chunk)]).is_some(), wanted, "{valid_bytes} bytes");
+        }
+        log.count_other();
+        assert!(log.reuse_one(&[Arc::clone(&chunk)]).is_none());
+        log.count_durable(CHUNK_BYTES);
+        log.full.store(true, Ordering::Relaxed);
+        assert!(log.reuse_one(&[chunk]).is_none());
+    }
+
+    #[test]
+    fn where_names_are_not_counted_no_file_is_used_again() {
+        let disk = SimDisk::new(1, Faults { names_uncounted: true, ..Faults::default() });
+        let (driver, chunk, _) = full_chunk(&disk);
+        assert!(driver.engine.log.reuse_one(&[chunk]).is_none());
+        assert_eq!(disk.read_raw(PREPARED_NAME), None);
     }
 }

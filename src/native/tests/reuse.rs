@@ -3,6 +3,7 @@
 use super::driver::{Driver, open, state_of};
 use super::model::{Effect, KEYS};
 use super::workload::options;
+use crate::base::code::Code;
 use crate::base::random::Random;
 use crate::base::sync::Arc;
 use crate::io::Disk;
@@ -201,4 +202,46 @@ fn without_its_names_gone_for_good_it_is_not_kept() {
         assert_eq!(busy.reused(), 0);
         busy.close();
     }
+}
+
+/// Space is not held for groups that have no use for it, also where the next chunk was made ahead.
+#[test]
+fn a_file_that_is_of_no_use_any_more_is_given_back() {
+    let mut busy = Busy::with_a_file();
+    busy.commit(false);
+    busy.driver.engine.log.make_next();
+    busy.driver.engine.log.end_chunk();
+    busy.commit(false);
+    assert!(!busy.is_kept());
+    busy.close();
+}
+
+/// The last bytes of the group could not be written, and those that the file had there were the same.
+#[test]
+fn a_group_that_was_not_written_whole_may_be_whole_in_such_a_file() {
+    let mut busy = Busy::with_a_file();
+    busy.commit(false);
+    busy.driver.engine.log.end_chunk();
+    busy.version += 1;
+    busy.disk.fail_at(2, libc::ENOSPC, false, Calls::WRITE); // behind the header
+    let error = busy.driver.commit(true, &[(0, busy.version)]).unwrap_err();
+    assert!(error.code == Code::DISK_FULL && error.in_doubt, "{error:?}");
+}
+
+/// The disk said that it had the new header, and has the old one.
+#[test]
+fn an_old_header_costs_no_record() {
+    let mut busy = Busy::with_a_file();
+    let old = busy.disk.read_raw(PREPARED_NAME).unwrap();
+    busy.fill_a_chunk();
+    busy.driver.close();
+    let look = |disk: &SimDisk| verify(disk, Path::new("/store"), true, &mut |_, _| {}).unwrap();
+    let good = look(&busy.disk);
+    let name = file_name(busy.driver.engine.log.last_chunk());
+    let mut bytes = busy.disk.read_raw(&name).unwrap();
+    bytes[..4096].copy_from_slice(&old[..4096]);
+    assert!(busy.disk.write_raw(&name, &bytes));
+    let report = look(&busy.disk);
+    assert!(report.damage.iter().any(|damage| damage.file == name && damage.what.contains("the header that it had")), "{report:#?}");
+    assert_eq!((report.records, report.refusal.is_some()), (good.records, true));
 }

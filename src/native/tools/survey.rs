@@ -6,7 +6,7 @@
 use super::super::checkpoint::{self, Checkpoint};
 use super::super::chunks::{file_name, id_of};
 use super::super::dictionary::{self, Names};
-use super::super::frame::{BadHeader, CHUNK_HEADER_LEN, CHUNK_START_LEN, ChunkHeader, LogEnd, Salt};
+use super::super::frame::{BadHeader, CHUNK_HEADER_LEN, CHUNK_START_LEN, ChunkHeader, FrameHeader, LogEnd, Salt};
 use super::super::manifest::{self, Manifest};
 use super::dictionaries::Dictionaries;
 use super::patient::PatientFile;
@@ -73,6 +73,12 @@ impl ChunkFile {
     }
 }
 
+/// Whether the first frame of a file is one of chunk `id`, whatever the header says.
+fn holds_frames_of(start: &[u8], store: &[u8; 16], id: u64) -> bool {
+    let first = start.get(CHUNK_HEADER_LEN..CHUNK_START_LEN);
+    first.is_some_and(|frame| FrameHeader::decode(frame, Salt::of(store, id), CHUNK_HEADER_LEN as u64).is_some())
+}
+
 impl Survey {
     /// Looks at all files of `source`. Only a directory that cannot be listed is an error, or a store that is too new.
     pub fn take(source: &Source) -> Result<Survey> {
@@ -123,6 +129,11 @@ impl Survey {
         let got = read_full_at(&file, &mut start, 0).map_err(|e| source.failed(&name, &e))?;
         let header = match ChunkHeader::decode(&start[..got]) {
             Ok(header) if header.chunk == id => Some(header),
+            Ok(old) if holds_frames_of(&start[..got], &old.store, id) => {
+                let was = file_name(old.chunk);
+                self.damage.push(Damage::new(&name, 0, CHUNK_HEADER_LEN as u64, format!("has the header that it had as {was}")));
+                None
+            }
             Ok(header) => {
                 let was = file_name(header.chunk);
                 self.damage.push(Damage::new(&name, 0, 0, format!("is a copy of {was}, or {was} was renamed; it is left out")));
