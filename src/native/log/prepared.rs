@@ -1,4 +1,5 @@
-//! A file for the next chunk, written full of zeros ahead of its use, or given all of its space.
+//! A file for the next chunk, written full of zeros ahead of its use, or given all of its space; or that of a chunk that compaction has
+//! removed (`reuse`).
 //!
 //! A durable write into a file that grows has the file system write down the growth, too; into bytes that are there
 //! already it has not, which saves about half of the time (`make bench`: "put, fsync on"). `ahead` fills the file in its

@@ -268,10 +268,10 @@ impl Driver {
         }
     }
 
-    /// Has space and pages behind the log's end, which no commit waits for.
+    /// Has space and pages behind the log's end, which no commit waits for; never in a chunk that an earlier opening has written.
     pub fn bring_in_pages(&self, wanted: u64) {
         let end = self.engine.log.end();
-        if let Some(chunk) = self.engine.chunks.by_age().into_iter().find(|chunk| chunk.id == end.chunk) {
+        if let Some(chunk) = self.engine.chunks.by_age().into_iter().find(|chunk| chunk.id == end.chunk && chunk.end().is_none()) {
             self.engine.log.want_pages(&chunk, end.valid_bytes + wanted);
         }
     }
