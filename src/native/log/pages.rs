@@ -25,8 +25,10 @@ const WARM_UP_BYTES: u64 = 1 << 20;
 /// More is wanted when less than so much, or than one group, is left.
 const LOW_BYTES: u64 = 1 << 20;
 
-/// So much is had at a time, or a group.
-const STEP_BYTES: u64 = 2 << 20;
+/// So much is had at a time, or a group, or as much as the log has in the chunk: the kernel reads in order in ever larger pages, but
+/// only as far as the file goes, and begins anew with small ones behind its end. Steps of 8 MiB take a third less than those of 2.
+const LEAST_STEP_BYTES: u64 = 2 << 20;
+const MOST_STEP_BYTES: u64 = 8 << 20;
 
 /// Zeros are read so many bytes at a time: they stay in the nearest caches.
 const PIECE_BYTES: usize = 64 << 10;
@@ -80,7 +82,7 @@ impl Log {
         }
         state.asked = true;
         state.ready = state.ready.max(end);
-        let to = (end + low + len.max(STEP_BYTES)).min(self.options.chunk_bytes);
+        let to = (end + low + len.max(end.clamp(LEAST_STEP_BYTES, MOST_STEP_BYTES))).min(self.options.chunk_bytes);
         Some(PagesWanted { to, read: len < LARGE_GROUP_BYTES })
     }
 
