@@ -22,6 +22,7 @@ const UNSAFE_ALLOWED: &[&str] = &[
     "src/io/",
     "src/base/crc.rs",
     "src/base/hash.rs",
+    "src/base/hash/words.rs",
     "src/base/mapping.rs",
     "src/base/prefetch.rs",
     "src/base/sync.rs",

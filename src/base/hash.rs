@@ -6,12 +6,16 @@
 
 #![allow(unsafe_code)]
 
-use siphasher::sip128::{Hasher128, SipHasher13};
-use std::array;
-use std::hash::Hasher;
+mod words;
 
-/// Keys that are hashed side by side: one alone would wait for its own results most of the time.
-pub const LANES: usize = 4;
+use siphasher::sip128::{Hasher128, SipHasher13};
+use std::hash::Hasher;
+use words::Words;
+#[cfg(target_arch = "x86_64")]
+use words::wide::Wide;
+
+/// Keys that are best hashed side by side: one alone would wait for its own results most of the time, four still do.
+pub const LANES: usize = 8;
 
 /// The hash of a key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -44,133 +48,44 @@ impl KeyHasher {
         KeyHash { tag: h.h1, spot: h.h2 }
     }
 
-    /// The hashes of several keys; quick if they are of one length.
+    /// The hashes of several keys; quick for `LANES` of them, or half as many, if they are of one length.
     #[inline]
-    pub fn hash_lanes(&self, keys: [&[u8]; LANES]) -> [KeyHash; LANES] {
-        let len = keys[0].len();
+    pub fn hash_lanes<const N: usize>(&self, keys: [&[u8]; N]) -> [KeyHash; N] {
+        let len = keys.first().map_or(0, |key| key.len());
         if keys.iter().any(|key| key.len() != len) {
             return keys.map(|key| self.hash(key));
         }
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx2") {
+        if is_x86_feature_detected!("avx512vl") {
             // SAFETY: the instructions are there.
+            return unsafe { hash_lanes_avx512(self.halves, keys, len) };
+        } else if is_x86_feature_detected!("avx2") {
+            // SAFETY: as above.
             return unsafe { hash_lanes_avx2(self.halves, keys, len) };
         }
-        hash_words::<Lanes>(self.halves, keys, len)
-    }
-}
-
-/// A word of each key.
-type Lanes = [u64; LANES];
-
-/// Calculating with a word of each key at a time.
-trait Words: Copy {
-    fn load(lanes: Lanes) -> Self;
-    fn store(self) -> Lanes;
-    fn add(self, other: Self) -> Self;
-    fn xor(self, other: Self) -> Self;
-    /// Turns each word to the left; `REST` is what is left of 64 bits.
-    fn turn<const BITS: i32, const REST: i32>(self) -> Self;
-    fn swap_halves(self) -> Self;
-
-    #[inline(always)]
-    fn all(word: u64) -> Self {
-        Self::load([word; LANES])
-    }
-}
-
-impl Words for Lanes {
-    #[inline(always)]
-    fn load(lanes: Lanes) -> Self {
-        lanes
-    }
-
-    #[inline(always)]
-    fn store(self) -> Lanes {
-        self
-    }
-
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        array::from_fn(|lane| self[lane].wrapping_add(other[lane]))
-    }
-
-    #[inline(always)]
-    fn xor(self, other: Self) -> Self {
-        array::from_fn(|lane| self[lane] ^ other[lane])
-    }
-
-    #[inline(always)]
-    fn turn<const BITS: i32, const REST: i32>(self) -> Self {
-        self.map(|word| word.rotate_left(BITS as u32))
-    }
-
-    #[inline(always)]
-    fn swap_halves(self) -> Self {
-        self.map(|word| word.rotate_left(32))
-    }
-}
-
-/// Four words side by side in a register. Said outright: left to the compiler, `Lanes` came out one word after the other.
-#[cfg(target_arch = "x86_64")]
-mod wide {
-    use super::{Lanes, Words};
-    use std::arch::x86_64::{
-        __m256i, _mm256_add_epi64, _mm256_loadu_si256, _mm256_or_si256, _mm256_shuffle_epi32, _mm256_slli_epi64, _mm256_srli_epi64,
-        _mm256_storeu_si256, _mm256_xor_si256,
-    };
-
-    /// Only to be used where AVX2 is there: all of it is compiled into `hash_lanes_avx2`.
-    #[derive(Clone, Copy)]
-    pub(super) struct Wide(__m256i);
-
-    // SAFETY, for all of it: the instructions are there, as nobody else uses this type, and the arrays are as large as a register.
-    impl Words for Wide {
-        #[inline(always)]
-        fn load(lanes: Lanes) -> Self {
-            // SAFETY: see above.
-            Wide(unsafe { _mm256_loadu_si256(lanes.as_ptr().cast()) })
-        }
-
-        #[inline(always)]
-        fn store(self) -> Lanes {
-            let mut lanes = Lanes::default();
-            // SAFETY: see above.
-            unsafe { _mm256_storeu_si256(lanes.as_mut_ptr().cast(), self.0) };
-            lanes
-        }
-
-        #[inline(always)]
-        fn add(self, other: Self) -> Self {
-            // SAFETY: see above.
-            Wide(unsafe { _mm256_add_epi64(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn xor(self, other: Self) -> Self {
-            // SAFETY: see above.
-            Wide(unsafe { _mm256_xor_si256(self.0, other.0) })
-        }
-
-        #[inline(always)]
-        fn turn<const BITS: i32, const REST: i32>(self) -> Self {
-            const { assert!(BITS + REST == 64) };
-            // SAFETY: see above.
-            Wide(unsafe { _mm256_or_si256(_mm256_slli_epi64::<BITS>(self.0), _mm256_srli_epi64::<REST>(self.0)) })
-        }
-
-        #[inline(always)]
-        fn swap_halves(self) -> Self {
-            // SAFETY: see above.
-            Wide(unsafe { _mm256_shuffle_epi32::<0b10_11_00_01>(self.0) })
-        }
+        hash_words::<[u64; N], N>(self.halves, keys, len)
     }
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
-fn hash_lanes_avx2(secret: [u64; 2], keys: [&[u8]; LANES], len: usize) -> [KeyHash; LANES] {
-    hash_words::<wide::Wide>(secret, keys, len)
+fn hash_lanes_avx2<const N: usize>(secret: [u64; 2], keys: [&[u8]; N], len: usize) -> [KeyHash; N] {
+    match N {
+        4 => hash_words::<Wide<1, false>, N>(secret, keys, len),
+        8 => hash_words::<Wide<2, false>, N>(secret, keys, len),
+        _ => hash_words::<[u64; N], N>(secret, keys, len),
+    }
+}
+
+/// With an instruction that turns words, which is what half of the others are for; in registers that no CPU slows down for.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,avx512vl")]
+fn hash_lanes_avx512<const N: usize>(secret: [u64; 2], keys: [&[u8]; N], len: usize) -> [KeyHash; N] {
+    match N {
+        4 => hash_words::<Wide<1, true>, N>(secret, keys, len),
+        8 => hash_words::<Wide<2, true>, N>(secret, keys, len),
+        _ => hash_words::<[u64; N], N>(secret, keys, len),
+    }
 }
 
 struct State<W>([W; 4]);
@@ -212,32 +127,33 @@ impl<W: Words> State<W> {
 // Loops and no closures: those would not be compiled for the instructions of the caller.
 #[inline(always)]
 #[allow(clippy::needless_range_loop)]
-fn hash_words<W: Words>(secret: [u64; 2], keys: [&[u8]; LANES], len: usize) -> [KeyHash; LANES] {
+fn hash_words<W: Words, const N: usize>(secret: [u64; 2], keys: [&[u8]; N], len: usize) -> [KeyHash; N] {
     let [k0, k1] = secret;
     let mut state = State([
-        W::all(k0 ^ 0x736f_6d65_7073_6575),
-        W::all(k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee),
-        W::all(k0 ^ 0x6c79_6765_6e65_7261),
-        W::all(k1 ^ 0x7465_6462_7974_6573),
+        W::load(&[k0 ^ 0x736f_6d65_7073_6575; N]),
+        W::load(&[k1 ^ 0x646f_7261_6e64_6f6d ^ 0xee; N]),
+        W::load(&[k0 ^ 0x6c79_6765_6e65_7261; N]),
+        W::load(&[k1 ^ 0x7465_6462_7974_6573; N]),
     ]);
     let whole = len / 8 * 8;
-    let mut lanes = Lanes::default();
+    let mut lanes = [0; N];
     for at in (0..whole).step_by(8) {
-        for lane in 0..LANES {
+        for lane in 0..N {
             lanes[lane] = word_of(&keys[lane][at..at + 8]);
         }
-        state.absorb(W::load(lanes));
+        state.absorb(W::load(&lanes));
     }
-    for lane in 0..LANES {
+    for lane in 0..N {
         lanes[lane] = last_word_of(&keys[lane][whole..]) | (len as u64) << 56;
     }
-    state.absorb(W::load(lanes));
-    state.0[2] = state.0[2].xor(W::all(0xee));
-    let tags = state.squeeze().store();
-    state.0[1] = state.0[1].xor(W::all(0xdd));
-    let spots = state.squeeze().store();
-    let mut hashes = [KeyHash::default(); LANES];
-    for lane in 0..LANES {
+    state.absorb(W::load(&lanes));
+    state.0[2] = state.0[2].xor(W::load(&[0xee; N]));
+    let (mut tags, mut spots) = ([0; N], [0; N]);
+    state.squeeze().store(&mut tags);
+    state.0[1] = state.0[1].xor(W::load(&[0xdd; N]));
+    state.squeeze().store(&mut spots);
+    let mut hashes = [KeyHash::default(); N];
+    for lane in 0..N {
         hashes[lane] = KeyHash { tag: tags[lane], spot: spots[lane] };
     }
     hashes
@@ -258,16 +174,33 @@ fn word_of(bytes: &[u8]) -> u64 {
 mod tests {
     use super::*;
 
+    fn compare<const N: usize>(hasher: &KeyHasher, keys: [&[u8]; N]) {
+        let len = keys[0].len();
+        let wanted = keys.map(|key| hasher.hash(key));
+        assert_eq!(hasher.hash_lanes(keys), wanted, "{N} keys of {len} bytes");
+        assert_eq!(hash_words::<[u64; N], N>(hasher.halves, keys, len), wanted, "{N} keys of {len} bytes, in no registers");
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: the instructions are there.
+            assert_eq!(unsafe { hash_lanes_avx2(hasher.halves, keys, len) }, wanted, "{N} keys of {len} bytes, by AVX2");
+        }
+    }
+
     #[test]
     fn side_by_side_is_the_same_as_one_by_one() {
         let bytes: Vec<u8> = (0..400u32).map(|i| (i * 7 % 251) as u8).collect();
         let hasher = KeyHasher::new([0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210]);
-        for len in 1..70 {
-            let keys = [0, 3, 111, 200].map(|from| &bytes[from..from + len]);
-            assert_eq!(hasher.hash_lanes(keys), keys.map(|key| hasher.hash(key)), "{len} bytes");
-            assert_eq!(hash_words::<Lanes>(hasher.halves, keys, len), keys.map(|key| hasher.hash(key)), "{len} bytes, without AVX2");
-            let mixed = [&bytes[..len], &bytes[..1], &bytes[..9], &bytes[..len]];
+        for len in 0..70 {
+            let keys = [0, 3, 111, 200, 7, 55, 131, 300].map(|from| &bytes[from..from + len]);
+            compare::<LANES>(&hasher, keys);
+            compare(&hasher, [keys[1], keys[0], keys[7], keys[4]]);
+            compare(&hasher, [keys[2], keys[5], keys[3]]);
+            compare(&hasher, [keys[6]]);
+            let mut mixed = keys;
+            mixed[2] = &bytes[..9];
+            mixed[5] = &bytes[..1];
             assert_eq!(hasher.hash_lanes(mixed), mixed.map(|key| hasher.hash(key)));
         }
+        assert!(hasher.hash_lanes([]).is_empty());
     }
 }

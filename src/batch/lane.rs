@@ -29,9 +29,8 @@ const WORKERS: usize = 2;
 /// A second group starts beside one in flight only when it has this many bytes: below, merging pays more.
 const SECOND_GROUP_BYTES: usize = 64 << 10;
 
-/// After the last submit a worker looks at the queue this often before it sleeps without a clock. Meanwhile a submit need
-/// not wake it, which would cost more than a small batch itself: who submits mostly waits next, and does the work. While
-/// threads that wait leave it nothing to do, it looks half as often each time, down to one fourth.
+/// After the last submit a worker looks at the queue this often before it sleeps without a clock: waking it up costs more than a
+/// small batch, and who submits mostly waits next, and does the work. While it finds none it looks less often, down to a fourth.
 const LINGER: Duration = Duration::from_micros(100);
 const LINGER_MAX: Duration = Duration::from_micros(400);
 const LINGER_LOOKS: u32 = 10;

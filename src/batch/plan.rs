@@ -8,8 +8,8 @@
 use super::operation::{ANSWERED, DROPPED, Op, OpKind, READ_BACK};
 use super::work::Work;
 use crate::base::code::Code;
-use crate::base::crc::{LANES, crc32c_lanes};
-use crate::base::hash::{KeyHash, KeyHasher};
+use crate::base::crc::{self, crc32c_lanes};
+use crate::base::hash::{KeyHash, KeyHasher, LANES};
 use crate::base::planted::{Bug, planted};
 use crate::base::prefetch::prefetch;
 use crate::engine::record::{self, Kind};
@@ -41,7 +41,11 @@ impl Work {
                 };
                 note_hashes(hashes, hasher.hash_lanes(array::from_fn(key)));
             }
-            let sums = crc32c_lanes(array::from_fn(|lane| record::summed(bytes[lane], usize::from(lanes[lane].key_at))));
+            let summed = array::from_fn::<_, LANES, _>(|lane| record::summed(bytes[lane], usize::from(lanes[lane].key_at)));
+            let mut sums = [0; LANES];
+            for (summed, sums) in summed.as_chunks().0.iter().zip(sums.as_chunks_mut().0).take(ops.len().div_ceil(crc::LANES)) {
+                *sums = crc32c_lanes(*summed);
+            }
             for (op, sum) in ops.iter().zip(sums).filter(|(op, _)| op.kind.writes()) {
                 record::write_sum(records.bytes_mut(op.place, record::SUM_FROM), sum);
             }
@@ -172,9 +176,9 @@ impl Work {
 /// Up to as many operations as go side by side, the last of them more than once if they are fewer.
 #[inline(always)]
 fn lanes_of(ops: &[Op]) -> [&Op; LANES] {
-    match ops {
-        [a, b, c, d] => [a, b, c, d],
-        _ => array::from_fn(|lane| &ops[lane.min(ops.len() - 1)]),
+    match ops.first_chunk::<LANES>() {
+        Some(ops) => ops.each_ref(),
+        None => array::from_fn(|lane| &ops[lane.min(ops.len() - 1)]),
     }
 }
 
