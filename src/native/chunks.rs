@@ -12,6 +12,9 @@ use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex, RwLock};
 use crate::io::File;
 
+/// A chunk that has lost more than one in so many of its bytes since the last look may have lost the rest soon.
+const FADING_SHARE: u64 = 64;
+
 /// A chunk file that is part of the store.
 pub struct Chunk {
     /// How index entries name it.
@@ -37,6 +40,10 @@ pub struct Chunk {
     pub tombstone_bytes: AtomicU64,
     /// Compaction is so many bytes into it, and has put what is current of them elsewhere: these are as good as gone.
     pub rewritten: AtomicU64,
+    /// It loses its records by itself, as far as could be seen when it was looked last: there will be less to move.
+    pub fades: AtomicBool,
+    /// Bytes of current records that were in it then.
+    live_seen: AtomicU64,
     /// Something in it could not be read: it is kept as it is.
     pub damaged: AtomicBool,
     /// Where it ends, once nothing more is written to it.
@@ -64,6 +71,14 @@ impl Chunk {
     /// Bytes of records that are current.
     pub fn live_bytes(&self) -> u64 {
         self.record_bytes.load(Ordering::Relaxed).saturating_sub(self.dead_bytes.load(Ordering::Relaxed))
+    }
+
+    /// Looks whether it still loses what is in it: something to speak of since the last look.
+    pub fn look_whether_it_fades(&self) {
+        let bytes = self.end().map_or(0, |end| end.valid_bytes);
+        let live = self.live_bytes();
+        let lost = self.live_seen.swap(live, Ordering::Relaxed).saturating_sub(live);
+        self.fades.store(live > 0 && lost > bytes / FADING_SHARE, Ordering::Relaxed);
     }
 }
 
@@ -133,6 +148,8 @@ impl Chunks {
             tombstones: AtomicU64::new(0),
             tombstone_bytes: AtomicU64::new(0),
             rewritten: AtomicU64::new(0),
+            fades: AtomicBool::new(true),
+            live_seen: AtomicU64::new(u64::MAX),
             damaged: AtomicBool::new(false),
             end: Mutex::new(None),
         });

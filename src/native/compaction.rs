@@ -1,6 +1,6 @@
 //! Compaction: chunks that are mostly dead are rewritten, and removed.
 //!
-//! One chunk at a time, the emptiest first. What is still current in it is put again at the end of the log, through the
+//! One chunk at a time, the emptiest first; one that is emptying by itself may be given time (`compactor`). What is still current in it is put again at the end of the log, through the
 //! same way as every commit, at a moment when nothing else is in flight, so that what is decided is still true when it
 //! is published: to recovery a moved record is a put like any other. Only when the copies are on stable storage, and a
 //! manifest that no longer names the chunk is too, does its file go. A chunk that cannot be read is kept as it is.
@@ -43,6 +43,8 @@ struct Limits {
     min_fill_percent: u64,
     /// There is only so much space, in bytes.
     room_bytes: Option<u64>,
+    /// None that fades.
+    patient: bool,
 }
 
 /// Where records are moved from.
@@ -65,12 +67,17 @@ impl NativeEngine {
     /// Rewrites the sealed chunk that pays most, if one is filled to `min_fill_percent` or less; whether there was one. On a
     /// full disk a fuller one will do, if there is room for what is left of it.
     pub fn compact_once(&self, min_fill_percent: u64) -> Result<bool> {
+        self.compact_some(min_fill_percent, false)
+    }
+
+    /// The same; `patient`: but for a chunk that loses its records by itself, and of which something is still left.
+    pub(super) fn compact_some(&self, min_fill_percent: u64, patient: bool) -> Result<bool> {
         let _one_at_a_time = self.compacting.lock();
         self.check_open()?;
         self.check_writable()?;
         let limits = match self.log.is_full() {
-            true => Limits { min_fill_percent: min_fill_percent.max(FULL_FILL_PERCENT), room_bytes: self.log.free_bytes() },
-            false => Limits { min_fill_percent, room_bytes: None },
+            true => Limits { min_fill_percent: min_fill_percent.max(FULL_FILL_PERCENT), room_bytes: self.log.free_bytes(), patient: false },
+            false => Limits { min_fill_percent, room_bytes: None, patient },
         };
         let Some(victim) = pick(&self.chunks.by_age(), self.log.published_chunk(), &limits) else { return Ok(false) };
         self.compact_chunk(&victim, &mut |_| true)?;
@@ -319,7 +326,8 @@ fn pick(chunks: &[Arc<Chunk>], published_chunk: u64, limits: &Limits) -> Option<
     let is_candidate =
         |chunk: &Chunk| !chunk.damaged.load(Ordering::Relaxed) && kept_percent(chunk) <= limits.min_fill_percent && has_room(chunk);
     let older = chunks.iter().take_while(|chunk| chunk.id < published_chunk);
-    older.filter(|chunk| is_candidate(chunk)).min_by_key(|chunk| (kept_percent(chunk), kept(chunk))).cloned()
+    let is_spared = |chunk: &Chunk| limits.patient && chunk.live_bytes() > 0 && chunk.fades.load(Ordering::Relaxed);
+    older.filter(|chunk| is_candidate(chunk) && !is_spared(chunk)).min_by_key(|chunk| (kept_percent(chunk), kept(chunk))).cloned()
 }
 
 impl Moving {

@@ -5,6 +5,8 @@
 //! is there anything to do. In an idle store it does not wake up.
 
 use super::NativeEngine;
+use super::chunks::Chunk;
+use super::compaction::fill;
 use crate::base::code::Code;
 use crate::base::error::Result;
 use crate::base::log::{self, Rare};
@@ -35,6 +37,10 @@ pub(super) struct Compactor {
 
 /// From this load on compaction pauses less and less for commits, and not at all at `LOAD_FULL`.
 const LOAD_HURRY: u64 = 750;
+/// Up to this load compaction waits for chunks that lose their records by themselves.
+const LOAD_PATIENT: u64 = 600;
+/// It is looked which these are so often, or when a chunk's worth of log has come.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// What is tolerated.
 const LOAD_WHOLE: u64 = 1000;
 /// From this load on commits pause: hardly at first, and as if each brought in `SLOWEST_BYTES_PER_SECOND` at `LOAD_MAX`.
@@ -52,6 +58,10 @@ const LOOK_SHARE: u64 = 64;
 #[derive(Default)]
 struct State {
     wanted: bool,
+    /// It is to be looked again then, whatever else happens.
+    again_at: Option<Instant>,
+    /// Bytes of log that there were, and the time, when it was looked which chunks fade.
+    looked: Option<(u64, Instant)>,
     stopping: bool,
 }
 
@@ -226,11 +236,15 @@ impl Compactor {
             if state.stopping {
                 return None;
             }
-            if std::mem::take(&mut state.wanted) {
+            if std::mem::take(&mut state.wanted) || state.again_at.is_some_and(|at| at <= Instant::now()) {
+                state.again_at = None;
                 return Some(Task::TidyUp);
             }
             if !self.beat_wanted.load(Ordering::Relaxed) {
-                self.changed.wait(&mut state);
+                match state.again_at {
+                    Some(at) => drop(self.changed.wait_until(&mut state, at)),
+                    None => self.changed.wait(&mut state),
+                }
                 continue;
             }
             let (groups, idle_ms) = {
@@ -265,6 +279,28 @@ impl NativeEngine {
         }
     }
 
+    /// Whether chunks that lose their records by themselves may be left alone for a while: the store has not much that is dead.
+    fn may_be_patient(&self) -> bool {
+        let (log_bytes, now) = (self.counters.log_bytes.load(Ordering::Relaxed), Instant::now());
+        let mut state = self.compactor.state.lock();
+        let is_long_ago = state.looked.is_none_or(|(then, at)| log_bytes - then >= self.options.chunk_bytes || now - at >= PATIENCE);
+        if is_long_ago {
+            state.looked = Some((log_bytes, now));
+            drop(state);
+            self.chunks.by_age().iter().for_each(|chunk| chunk.look_whether_it_fades());
+        }
+        self.compactor.load.load(Ordering::Relaxed) < LOAD_PATIENT
+    }
+
+    /// If a chunk was left alone that would have been rewritten else, it is looked again: nothing may ever come in that would wake
+    /// the compactor.
+    fn look_again(&self, patient: bool) {
+        let is_due = |chunk: &Arc<Chunk>| chunk.end().is_some() && chunk.live_bytes() > 0 && fill(chunk) <= self.options.min_fill_percent;
+        let waits = |chunk: &Arc<Chunk>| is_due(chunk) && chunk.fades.load(Ordering::Relaxed);
+        let again_at = (patient && self.chunks.by_age().iter().any(waits)).then(|| Instant::now() + PATIENCE);
+        self.compactor.state.lock().again_at = again_at;
+    }
+
     fn tidy_up(&self) {
         loop {
             // On a full disk all room is for compaction.
@@ -274,9 +310,10 @@ impl NativeEngine {
             if self.options.min_fill_percent == 0 {
                 return;
             }
-            match self.compact_once(self.options.min_fill_percent) {
+            let patient = self.may_be_patient();
+            match self.compact_some(self.options.min_fill_percent, patient) {
                 Ok(true) => {}
-                Ok(false) => return,
+                Ok(false) => return self.look_again(patient),
                 // It was this that met the full disk: now there is the reserve.
                 Err(error) if error.code == Code::DISK_FULL && self.log.has_become_full() => {}
                 Err(error) => {
@@ -347,6 +384,28 @@ mod tests {
         chunk.rewritten.store(200 << 10, Ordering::Relaxed);
         assert_eq!(load(), 0, "with frames it may come to more than the records");
         driver.close();
+    }
+
+    #[test]
+    fn it_is_patient_while_little_is_dead() {
+        let disk = SimDisk::new(1, Faults::default());
+        let mut driver = Driver::open(&disk, options(64 << 10, 64 << 10), [0; KEYS]).unwrap();
+        driver.commit(false, &[(0, 1)]).unwrap();
+        driver.engine.log.end_chunk();
+        driver.commit(false, &[(0, 1)]).unwrap();
+        let engine = &driver.engine;
+        let chunk = engine.chunks.by_age()[0].clone();
+        for load in [0, LOAD_PATIENT - 1, LOAD_PATIENT, u64::MAX] {
+            engine.compactor.load.store(load, Ordering::Relaxed);
+            assert_eq!(engine.may_be_patient(), load < LOAD_PATIENT);
+        }
+        // It was looked once: for a second look it is too early, until a chunk's worth of log has come.
+        chunk.fades.store(true, Ordering::Relaxed);
+        engine.may_be_patient();
+        assert!(chunk.fades.load(Ordering::Relaxed));
+        add(&engine.counters.log_bytes, 64 << 10);
+        engine.may_be_patient();
+        assert!(!chunk.fades.load(Ordering::Relaxed));
     }
 
     #[test]

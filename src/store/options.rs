@@ -37,7 +37,8 @@ pub static TABLE: &[Spec] = &[
         kind: Kind::Percent { max: 95 },
         automatic: None,
         meaning: "Chunks in which this share or less is still live are rewritten in the background and removed; \
-                  0: none are, and dead bytes stay on disk.",
+                  0: none are, and dead bytes stay on disk. While little of the store is dead, a chunk that is losing more by itself \
+                  is given the time for it.",
         get: |options| options.min_fill_percent,
         set: |options, value| options.min_fill_percent = value,
     },
@@ -131,7 +132,7 @@ pub static TABLE: &[Spec] = &[
         meaning: "While batches are made durable one by one, the file for the next chunk is made ready ahead of its use: that of a \
                   chunk which compaction has removed, else a new one, full of zeros if batches are small. Durable writes are up to \
                   twice as quick then. It takes the space of a chunk. For others the next chunk is begun ahead, so that they need not \
-                  wait for its header; that takes a block. And while batches of 4 KiB and more come, up to 3 MiB of space (twice a \
+                  wait for its header; that takes a block. And while batches of 4 KiB and more come, up to 9 MiB of space (twice a \
                   large batch) behind the log's end, most of which is given back.",
         get: |options| u64::from(options.prepare_chunks),
         set: |options, value| options.prepare_chunks = value != 0,

@@ -32,6 +32,50 @@ fn is_there(disk: &SimDisk, name: &str) -> bool {
     disk.list_files().iter().any(|other| other == name)
 }
 
+/// What is dying anyway need not be moved before; what has stopped dying is.
+#[test]
+pub fn a_chunk_that_loses_its_records_is_given_time() {
+    let (disk, mut driver) = half_dead_store();
+    let first = driver.engine.chunks.by_age()[0].clone();
+    assert_eq!(driver.engine.compact_some(90, true), Ok(false), "nobody has looked yet");
+    first.look_whether_it_fades();
+    assert_eq!(driver.engine.compact_some(90, true), Ok(false), "it has lost a half since it was full");
+    first.look_whether_it_fades();
+    assert_eq!(driver.engine.compact_some(90, true), Ok(true), "it has lost nothing since");
+    assert!(!is_there(&disk, FIRST));
+    driver.close();
+    assert_eq!(open(&disk, options()).and_then(|engine| state_of(&engine)), Ok(driver.oracle.visible));
+}
+
+#[test]
+pub fn a_chunk_without_records_goes_at_once() {
+    let (disk, mut driver) = half_dead_store();
+    driver.engine.chunks.by_age()[0].look_whether_it_fades();
+    commit(&mut driver, &[(1, 2)]);
+    assert_eq!(driver.engine.compact_some(50, true), Ok(true));
+    assert!(!is_there(&disk, FIRST) && driver.engine.counters().moved_records == 0);
+}
+
+/// Nothing more comes in that could wake the compactor.
+#[test]
+pub fn a_chunk_that_was_given_time_is_not_forgotten() {
+    let disk = SimDisk::new(1, Faults::default());
+    let background = Options { background: true, min_fill_percent: 90, ..options() };
+    let mut driver = Driver::open(&disk, background, [0; KEYS]).unwrap();
+    commit(&mut driver, &[(0, 1), (1, 1)]);
+    driver.engine.log.end_chunk();
+    commit(&mut driver, &[(0, 2)]);
+    driver.engine.wake_compactor();
+    let mut looks = 0;
+    while is_there(&disk, FIRST) {
+        assert!(looks < 20_000, "it stays");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        looks += 1;
+    }
+    assert_eq!(driver.engine.counters().moved_records, 1);
+    driver.close();
+}
+
 /// A write that is published while its key's older record is being moved.
 #[test]
 pub fn a_newer_write_is_not_moved_over() {
