@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <sys/vfs.h>
 
-enum { USUAL_MIB = 512, PAGE_BYTES = 4096 };
+enum { USUAL_MIB = 2048, PAGE_BYTES = 4096 };
 
 struct options opt = {.keys = 1000000, .batch = 1000, .value = 100, .runs = 3, .store = "target/bench/stores"};
 char *keys, *missing_keys, *pool, *stores;
@@ -96,8 +96,8 @@ void sync_stores(void)
 /*
  * What earlier rows left to the kernel must not be paid by the next one, nor what nobody left it: a virtual machine may give
  * memory that is free for some seconds back to its host, and a page of that costs microseconds at its next touch (the row
- * "memory" shows it). So the next row finds as much as it wants touched a moment ago; never more than is free, of which
- * some is left to others.
+ * "memory" shows it). So the next row finds what it wants touched a moment ago; several times as much, for the kernel need not
+ * give out what it took back last. Never more than is free, of which some is left to others.
  */
 void settle_for(size_t memory_mib)
 {

@@ -1,9 +1,10 @@
 //! Compaction: chunks that are mostly dead are rewritten, and removed.
 //!
-//! One chunk at a time, the emptiest first; one that is emptying by itself may be given time (`compactor`). What is still current in it is put again at the end of the log, through the
-//! same way as every commit, at a moment when nothing else is in flight, so that what is decided is still true when it
-//! is published: to recovery a moved record is a put like any other. Only when the copies are on stable storage, and a
-//! manifest that no longer names the chunk is too, does its file go. A chunk that cannot be read is kept as it is.
+//! One chunk at a time, the emptiest first; one that empties by itself may be given time (see `compactor`). What is still
+//! current in it is put again at the end of the log, through the same way as every commit, at a moment when nothing else is
+//! in flight, so that what is decided is still true when it is published: to recovery a moved record is a put like any
+//! other. Only when the copies are on stable storage, and a manifest that no longer names the chunk is too, does its file
+//! go. A chunk that cannot be read is kept as it is.
 //!
 //! A delete is moved along as long as an older chunk is there that may hold what it deletes; in the oldest chunk it is
 //! forgotten. A put that has expired is treated like a delete.
