@@ -30,6 +30,17 @@ pub fn crc32c_lanes(pieces: [&[u8]; LANES]) -> [u32; LANES] {
     pieces.map(crc32c)
 }
 
+/// The same of up to so many pieces, and whatever behind them.
+#[inline]
+pub fn crc32c_up_to_lanes(pieces: &[&[u8]]) -> [u32; LANES] {
+    if let Some(all) = pieces.first_chunk() {
+        return crc32c_lanes(*all);
+    }
+    // A short one once more goes beside itself, and the others with it; a long one would be summed again.
+    let last = pieces.last().filter(|piece| piece.len() <= SHORT_LEN_MAX).map_or(&[][..], |piece| piece);
+    crc32c_lanes(std::array::from_fn(|lane| pieces.get(lane).map_or(last, |piece| piece)))
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "sse4.2")]
 fn lanes_sse42(pieces: [&[u8]; LANES]) -> [u32; LANES] {
@@ -82,6 +93,10 @@ mod tests {
         let tens = [&bytes[..13], &bytes[..88], &bytes[..19], &bytes[..10]];
         for mixed in [[&bytes[..3], &bytes[..8], &bytes[..9], &bytes[..0]], tens, [&bytes[..256]; LANES], [&bytes[..257]; LANES]] {
             assert_eq!(crc32c_lanes(mixed), mixed.map(crc32c));
+            for count in 0..=LANES {
+                let some = &mixed[..count];
+                assert!(crc32c_up_to_lanes(some).iter().zip(some).all(|(sum, piece)| *sum == crc32c(piece)), "{count} of them");
+            }
         }
     }
 }

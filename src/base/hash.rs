@@ -53,10 +53,19 @@ impl KeyHasher {
     pub fn hash_lanes<const N: usize>(&self, keys: [&[u8]; N]) -> [KeyHash; N] {
         let len = keys.first().map_or(0, |key| key.len());
         if keys.iter().any(|key| key.len() != len) {
-            return keys.map(|key| self.hash(key));
+            let mut hashes = [KeyHash::default(); N];
+            let half = N.div_ceil(2).max(1);
+            for (keys, hashes) in keys.chunks(half).zip(hashes.chunks_mut(half)) {
+                match (keys.as_array::<4>(), hashes.as_mut_array()) {
+                    // Each half may be of one length.
+                    (Some(keys), Some(hashes)) => *hashes = self.hash_lanes(*keys),
+                    _ => keys.iter().zip(hashes).for_each(|(key, hash)| *hash = self.hash(key)),
+                }
+            }
+            return hashes;
         }
         #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512vl") {
+        if is_x86_feature_detected!("avx512vl") && is_x86_feature_detected!("avx2") {
             // SAFETY: the instructions are there.
             return unsafe { hash_lanes_avx512(self.halves, keys, len) };
         } else if is_x86_feature_detected!("avx2") {
@@ -64,6 +73,23 @@ impl KeyHasher {
             return unsafe { hash_lanes_avx2(self.halves, keys, len) };
         }
         hash_words::<[u64; N], N>(self.halves, keys, len)
+    }
+
+    /// Hashes up to `LANES` keys, those that `key` gives by their numbers, as many as `hashes` has room for.
+    #[inline]
+    pub fn hash_up_to_lanes<'a>(&self, hashes: &mut [KeyHash], key: impl Fn(usize) -> &'a [u8]) {
+        if let Some(all) = hashes.first_chunk_mut::<LANES>() {
+            return *all = self.hash_lanes(std::array::from_fn(key));
+        }
+        let count = hashes.len();
+        // The last of them more than once, where there are fewer.
+        let key = |lane: usize| key(lane.min(count - 1));
+        match count {
+            0 => {}
+            1 => hashes[0] = self.hash(key(0)),
+            2..=4 => hashes.copy_from_slice(&self.hash_lanes::<4>(std::array::from_fn(key))[..count]),
+            _ => hashes.copy_from_slice(&self.hash_lanes::<LANES>(std::array::from_fn(key))[..count]),
+        }
     }
 }
 
@@ -202,5 +228,11 @@ mod tests {
             assert_eq!(hasher.hash_lanes(mixed), mixed.map(|key| hasher.hash(key)));
         }
         assert!(hasher.hash_lanes([]).is_empty());
+        for count in 0..=LANES {
+            let mut hashes = vec![KeyHash::default(); count];
+            let key = |at: usize| &bytes[at..at + 16 + at / 6];
+            hasher.hash_up_to_lanes(&mut hashes, key);
+            assert!((0..count).all(|at| hashes[at] == hasher.hash(key(at))), "{count} of them");
+        }
     }
 }

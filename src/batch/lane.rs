@@ -29,8 +29,8 @@ const WORKERS: usize = 2;
 /// A second group starts beside one in flight only when it has this many bytes: below, merging pays more.
 const SECOND_GROUP_BYTES: usize = 64 << 10;
 
-/// After the last submit a worker looks at the queue this often before it sleeps without a clock: waking it up costs more than a
-/// small batch, and who submits mostly waits next, and does the work. While it finds none it looks less often, down to a fourth.
+/// After the last submit a worker looks at the queue this often before it sleeps without a clock. No submit wakes it meanwhile: that costs
+/// more than a small batch, and who submits mostly waits next, and works. While it finds nothing it looks less often, down to a fourth.
 const LINGER: Duration = Duration::from_micros(100);
 const LINGER_MAX: Duration = Duration::from_micros(400);
 const LINGER_LOOKS: u32 = 10;
@@ -249,7 +249,7 @@ impl Lane {
             } else {
                 queue.idle_workers += 1;
                 self.work.wait(&mut queue);
-                queue.idle_workers -= 1;
+                (queue.idle_workers, linger) = (queue.idle_workers - 1, LINGER);
             }
         }
     }

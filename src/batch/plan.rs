@@ -8,8 +8,8 @@
 use super::operation::{ANSWERED, DROPPED, Op, OpKind, READ_BACK};
 use super::work::Work;
 use crate::base::code::Code;
-use crate::base::crc::{self, crc32c_lanes};
-use crate::base::hash::{KeyHash, KeyHasher, LANES};
+use crate::base::crc::{self, crc32c_up_to_lanes};
+use crate::base::hash::{KeyHasher, LANES};
 use crate::base::planted::{Bug, planted};
 use crate::base::prefetch::prefetch;
 use crate::engine::record::{self, Kind};
@@ -39,12 +39,12 @@ impl Work {
                     let (from, len) = (usize::from(op.key_at), usize::from(op.key_len));
                     if op.kind.writes() { &bytes[lane][from..from + len] } else { Work::key_of(op, records, side) }
                 };
-                note_hashes(hashes, hasher.hash_lanes(array::from_fn(key)));
+                hasher.hash_up_to_lanes(hashes, key);
             }
             let summed = array::from_fn::<_, LANES, _>(|lane| record::summed(bytes[lane], usize::from(lanes[lane].key_at)));
             let mut sums = [0; LANES];
-            for (summed, sums) in summed.as_chunks().0.iter().zip(sums.as_chunks_mut().0).take(ops.len().div_ceil(crc::LANES)) {
-                *sums = crc32c_lanes(*summed);
+            for (summed, sums) in summed[..ops.len()].chunks(crc::LANES).zip(sums.as_chunks_mut().0) {
+                *sums = crc32c_up_to_lanes(summed);
             }
             for (op, sum) in ops.iter().zip(sums).filter(|(op, _)| op.kind.writes()) {
                 record::write_sum(records.bytes_mut(op.place, record::SUM_FROM), sum);
@@ -56,7 +56,7 @@ impl Work {
     pub(super) fn hash_keys(&mut self, hasher: &KeyHasher) {
         let Work { ops, hashes, records, side, .. } = self;
         for (ops, hashes) in ops.chunks(LANES).zip(hashes.chunks_mut(LANES)) {
-            note_hashes(hashes, hasher.hash_lanes(lanes_of(ops).map(|op| Work::key_of(op, records, side))));
+            hasher.hash_up_to_lanes(hashes, |at| Work::key_of(&ops[at], records, side));
         }
         self.hashed = true;
     }
@@ -179,15 +179,6 @@ fn lanes_of(ops: &[Op]) -> [&Op; LANES] {
     match ops.first_chunk::<LANES>() {
         Some(ops) => ops.each_ref(),
         None => array::from_fn(|lane| &ops[lane.min(ops.len() - 1)]),
-    }
-}
-
-/// Keeps as many of the hashes as there are keys.
-#[inline(always)]
-fn note_hashes(hashes: &mut [KeyHash], of_lanes: [KeyHash; LANES]) {
-    match hashes.first_chunk_mut() {
-        Some(all) => *all = of_lanes,
-        None => hashes.copy_from_slice(&of_lanes[..hashes.len()]),
     }
 }
 

@@ -73,12 +73,12 @@ impl Chunk {
         self.record_bytes.load(Ordering::Relaxed).saturating_sub(self.dead_bytes.load(Ordering::Relaxed))
     }
 
-    /// Looks whether it still loses what is in it: something to speak of since the last look.
+    /// Looks whether it still loses what is in it: something to speak of since the last look, if it is sealed.
     pub fn look_whether_it_fades(&self) {
-        let bytes = self.end().map_or(0, |end| end.valid_bytes);
+        let Some(end) = self.end() else { return };
         let live = self.live_bytes();
         let lost = self.live_seen.swap(live, Ordering::Relaxed).saturating_sub(live);
-        self.fades.store(live > 0 && lost > bytes / FADING_SHARE, Ordering::Relaxed);
+        self.fades.store(live > 0 && lost > end.valid_bytes / FADING_SHARE, Ordering::Relaxed);
     }
 }
 

@@ -171,8 +171,8 @@ impl NativeEngine {
         });
         let key = |i: usize| records.get(i).and_then(Option::as_ref).map_or(&[][..], |(_, _, record)| record.key);
         let mut hashes = [KeyHash::default(); RUN_MAX];
-        for (i, lanes) in hashes.chunks_exact_mut(LANES).enumerate().take(run.places().len().div_ceil(LANES)) {
-            lanes.copy_from_slice(&self.hasher.hash_lanes::<LANES>(std::array::from_fn(|lane| key(i * LANES + lane))));
+        for (i, lanes) in hashes[..run.places().len()].chunks_mut(LANES).enumerate() {
+            self.hasher.hash_up_to_lanes(lanes, |lane| key(i * LANES + lane));
         }
         let places = look_up(&self.index.read(), &hashes[..run.places().len()]);
         for ((found, hash), current) in records.iter().zip(&hashes).zip(places).take(run.places().len()) {

@@ -1,8 +1,8 @@
 //! The compactor: the thread that compacts, writes checkpoints and beats in the background, at a pace that leaves the
 //! disk to commits.
 //!
-//! It sleeps until a chunk was begun, or something durable was written that the log does not yet say to be so: only then
-//! is there anything to do. In an idle store it does not wake up.
+//! It sleeps until a chunk was begun, or something durable was written that the log does not yet say to be so, or a chunk that
+//! was left to lose its records has had its second: only then is there anything to do. In an idle store it soon does not wake up.
 
 use super::NativeEngine;
 use super::chunks::Chunk;
@@ -37,9 +37,9 @@ pub(super) struct Compactor {
 
 /// From this load on compaction pauses less and less for commits, and not at all at `LOAD_FULL`.
 const LOAD_HURRY: u64 = 750;
-/// Up to this load compaction waits for chunks that lose their records by themselves.
+/// Below this load compaction waits for chunks that lose their records by themselves.
 const LOAD_PATIENT: u64 = 600;
-/// It is looked which these are so often, or when a chunk's worth of log has come.
+/// It is looked which these are so often, or when half a chunk of log has come.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// What is tolerated.
 const LOAD_WHOLE: u64 = 1000;
@@ -60,9 +60,19 @@ struct State {
     wanted: bool,
     /// It is to be looked again then, whatever else happens.
     again_at: Option<Instant>,
-    /// Bytes of log that there were, and the time, when it was looked which chunks fade.
-    looked: Option<(u64, Instant)>,
+    /// When it was looked last which chunks fade.
+    looked: Option<Look>,
     stopping: bool,
+}
+
+/// A look at the store.
+#[derive(Clone, Copy)]
+struct Look {
+    /// Bytes of log that there were.
+    log_bytes: u64,
+    at: Instant,
+    /// The disk was far from full.
+    has_room: bool,
 }
 
 /// Keeps compaction from taking the disk for itself.
@@ -255,7 +265,9 @@ impl Compactor {
                 self.beat_wanted.store(false, Ordering::Relaxed);
                 return Some(Task::Beat);
             }
-            if !self.changed.wait_for(&mut state, Duration::from_millis(idle_ms)).timed_out() {
+            let beat_at = Instant::now() + Duration::from_millis(idle_ms);
+            let until = state.again_at.map_or(beat_at, |at| at.min(beat_at));
+            if !self.changed.wait_until(&mut state, until).timed_out() {
                 groups_seen = None; // woken for something else: it has not been idle for so long
             }
         }
@@ -279,24 +291,30 @@ impl NativeEngine {
         }
     }
 
-    /// Whether chunks that lose their records by themselves may be left alone for a while: the store has not much that is dead.
+    /// Whether chunks that lose their records by themselves may be left alone for a while: the store has not much that is dead, and the
+    /// disk is not about to be full.
     fn may_be_patient(&self) -> bool {
         let (log_bytes, now) = (self.counters.log_bytes.load(Ordering::Relaxed), Instant::now());
-        let mut state = self.compactor.state.lock();
-        let is_long_ago = state.looked.is_none_or(|(then, at)| log_bytes - then >= self.options.chunk_bytes || now - at >= PATIENCE);
-        if is_long_ago {
-            state.looked = Some((log_bytes, now));
-            drop(state);
-            self.chunks.by_age().iter().for_each(|chunk| chunk.look_whether_it_fades());
-        }
-        self.compactor.load.load(Ordering::Relaxed) < LOAD_PATIENT
+        let looked = self.compactor.state.lock().looked;
+        let look = match looked {
+            Some(before) if log_bytes - before.log_bytes < self.options.chunk_bytes / 2 && now - before.at < PATIENCE => before,
+            _ => {
+                self.look_behind();
+                self.chunks.by_age().iter().for_each(|chunk| chunk.look_whether_it_fades());
+                let look = Look { log_bytes, at: now, has_room: self.log.has_room_to_prepare(self.options.chunk_bytes) };
+                self.compactor.state.lock().looked = Some(look);
+                look
+            }
+        };
+        look.has_room && self.compactor.load.load(Ordering::Relaxed) < LOAD_PATIENT
     }
 
     /// If a chunk was left alone that would have been rewritten else, it is looked again: nothing may ever come in that would wake
     /// the compactor.
     fn look_again(&self, patient: bool) {
-        let is_due = |chunk: &Arc<Chunk>| chunk.end().is_some() && chunk.live_bytes() > 0 && fill(chunk) <= self.options.min_fill_percent;
-        let waits = |chunk: &Arc<Chunk>| is_due(chunk) && chunk.fades.load(Ordering::Relaxed);
+        let is_due = |chunk: &Arc<Chunk>| chunk.end().is_some() && fill(chunk) <= self.options.min_fill_percent;
+        let fades = |chunk: &Arc<Chunk>| chunk.fades.load(Ordering::Relaxed) && !chunk.damaged.load(Ordering::Relaxed);
+        let waits = |chunk: &Arc<Chunk>| is_due(chunk) && fades(chunk);
         let again_at = (patient && self.chunks.by_age().iter().any(waits)).then(|| Instant::now() + PATIENCE);
         self.compactor.state.lock().again_at = again_at;
     }
@@ -324,7 +342,7 @@ impl NativeEngine {
                         let text = format!("{} (failure {number} of compaction since the store was opened)", error.message);
                         log::write(log::Level::Warn, "compact", &text);
                     }
-                    return; // what comes in next brings the next try
+                    return self.look_again(patient); // else what comes in next brings the next try
                 }
             }
         }
@@ -395,7 +413,8 @@ mod tests {
         driver.commit(false, &[(0, 1)]).unwrap();
         let engine = &driver.engine;
         let chunk = engine.chunks.by_age()[0].clone();
-        for load in [0, LOAD_PATIENT - 1, LOAD_PATIENT, u64::MAX] {
+        engine.may_be_patient();
+        for load in [0, LOAD_PATIENT, u64::MAX, LOAD_PATIENT - 1] {
             engine.compactor.load.store(load, Ordering::Relaxed);
             assert_eq!(engine.may_be_patient(), load < LOAD_PATIENT);
         }
@@ -406,6 +425,13 @@ mod tests {
         add(&engine.counters.log_bytes, 64 << 10);
         engine.may_be_patient();
         assert!(!chunk.fades.load(Ordering::Relaxed));
+        // Not where the disk is almost full.
+        disk.set_space(Some(64 << 10));
+        add(&engine.counters.log_bytes, 64 << 10);
+        assert!(!engine.may_be_patient());
+        disk.set_space(None);
+        add(&engine.counters.log_bytes, 64 << 10);
+        assert!(engine.may_be_patient());
     }
 
     #[test]

@@ -37,8 +37,8 @@ pub static TABLE: &[Spec] = &[
         kind: Kind::Percent { max: 95 },
         automatic: None,
         meaning: "Chunks in which this share or less is still live are rewritten in the background and removed; \
-                  0: none are, and dead bytes stay on disk. While little of the store is dead, a chunk that is losing more by itself \
-                  is given the time for it.",
+                  0: none are, and dead bytes stay on disk. Until a store takes three fifths of the space that this allows, a chunk that \
+                  is losing more by itself is given time for it.",
         get: |options| options.min_fill_percent,
         set: |options, value| options.min_fill_percent = value,
     },
@@ -132,8 +132,8 @@ pub static TABLE: &[Spec] = &[
         meaning: "While batches are made durable one by one, the file for the next chunk is made ready ahead of its use: that of a \
                   chunk which compaction has removed, else a new one, full of zeros if batches are small. Durable writes are up to \
                   twice as quick then. It takes the space of a chunk. For others the next chunk is begun ahead, so that they need not \
-                  wait for its header; that takes a block. And while batches of 4 KiB and more come, up to 9 MiB of space (twice a \
-                  large batch) behind the log's end, most of which is given back.",
+                  wait for its header; that takes a block. And while batches of 4 KiB and more come, up to 9 MiB of space (8 MiB and a \
+                  batch, or two large batches) behind the log's end, most of which is given back.",
         get: |options| u64::from(options.prepare_chunks),
         set: |options, value| options.prepare_chunks = value != 0,
     },

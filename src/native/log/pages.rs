@@ -184,8 +184,10 @@ mod tests {
         log.bring_in_pages(&chunk, large.unwrap());
         assert_eq!(log.note_pages(chunk.id, 8 * M - 1, 5 * M / 2), None, "the chunk has no more");
         assert_eq!(chunk.file.len().unwrap(), CHUNK_BYTES);
+        let step = log.note_pages(chunk.id + 1, 3 * M, 100 << 10);
+        assert_eq!(step, Some(PagesWanted { to: 7 * M, read: true }), "as much as there is");
         // Another chunk begins anew.
-        assert_eq!(log.note_pages(chunk.id + 1, M, 100 << 10), Some(PagesWanted { to: 4 * M, read: true }));
+        assert_eq!(log.note_pages(chunk.id + 2, M, 100 << 10), Some(PagesWanted { to: 4 * M, read: true }));
         log.bring_in_pages(&chunk, PagesWanted { to: CHUNK_BYTES + 1, read: true });
         assert_eq!(chunk.file.len().unwrap(), CHUNK_BYTES, "what comes too late is not done");
     }

@@ -213,7 +213,7 @@ impl Log {
 
     /// Whether so many bytes can be had and the disk still is far from full: the file is only for speed, and must not be
     /// what fills the disk.
-    pub(super) fn has_room_to_prepare(&self, bytes: u64) -> bool {
+    pub fn has_room_to_prepare(&self, bytes: u64) -> bool {
         let kept_free = self.options.chunk_bytes + self.options.reserve_bytes();
         !self.is_full() && self.free_bytes().is_none_or(|free| free >= bytes + kept_free)
     }

@@ -60,7 +60,8 @@ pub fn a_chunk_without_records_goes_at_once() {
 #[test]
 pub fn a_chunk_that_was_given_time_is_not_forgotten() {
     let disk = SimDisk::new(1, Faults::default());
-    let background = Options { background: true, min_fill_percent: 90, ..options() };
+    // Not even a beat, for which it would have to wait a day.
+    let background = Options { background: true, min_fill_percent: 90, beat_idle_ms: 86_400_000, ..options() };
     let mut driver = Driver::open(&disk, background, [0; KEYS]).unwrap();
     commit(&mut driver, &[(0, 1), (1, 1)]);
     driver.engine.log.end_chunk();
