@@ -121,7 +121,7 @@ impl NativeEngine {
             SyncWay::ByWrite => {
                 self.log.count_durable(len);
                 // Whoever hears yes has claimed to make it.
-                if self.options.background && prepares && self.log.is_file_due(end) {
+                if self.options.background && prepares && self.log.is_file_due(chunk.id, end) {
                     self.ahead.ask(|state| state.file = true);
                 }
             }

@@ -278,7 +278,8 @@ impl NativeEngine {
         manifest::write(&**self.log.dir(), &manifest)
             .map_err(|e| Error::from_io(format_args!("store {}: cannot write {name}", self.path), &e))?;
         let dir = self.log.dir();
-        let reused = self.log.reuse_one(victims);
+        let others = self.chunks.by_age().len() - victims.len();
+        let reused = self.log.reuse(victims, others);
         // Whatever of this is lost in a crash, the next open does again: the manifest does not name these files.
         for victim in victims {
             self.chunks.remove(victim)?;
@@ -289,7 +290,7 @@ impl NativeEngine {
             let _ = dir.remove(&manifest::file_name(obsolete));
         }
         let synced = if planted(Bug::FileReusedEarly) { Ok(()) } else { dir.sync() };
-        if let (Some(reused), Ok(())) = (reused, synced) {
+        if synced.is_ok() {
             reused.keep();
         }
         Ok(())

@@ -7,7 +7,7 @@ use super::checkpoint;
 use super::chunks::{file_name, id_of};
 use super::dictionary;
 use super::frame::{BadHeader, CHUNK_HEADER_LEN, CHUNK_START_LEN, ChunkHeader, LogEnd};
-use super::log::{PREPARED_NAME, RESERVE_NAME};
+use super::log::{PREPARED_NAME, RESERVE_NAME, is_removed_name};
 use super::manifest::{self, Manifest};
 use super::prefix::Prefix;
 use crate::base::code::Code;
@@ -37,8 +37,8 @@ pub(super) struct Inventory {
     pub checkpoints: Vec<u64>,
     /// Whether there is a reserve.
     pub reserve: bool,
-    /// There is a file of the name that prepared ones have: nobody needs it any more.
-    pub prepared: bool,
+    /// Files that were to become chunks: nobody needs them any more.
+    pub prepared: Vec<String>,
     /// Whether there are dictionaries: none is made before there are chunks.
     pub has_dictionaries: bool,
 }
@@ -91,7 +91,7 @@ pub(super) fn take_inventory(dir: &dyn Dir, store_path: &str, prefix: &mut Prefi
         manifests,
         checkpoints,
         reserve: names.iter().any(|name| name == RESERVE_NAME),
-        prepared: names.iter().any(|name| name == PREPARED_NAME),
+        prepared: names.iter().filter(|name| *name == PREPARED_NAME || is_removed_name(name)).cloned().collect(),
         has_dictionaries,
     };
     for (id, name) in names.iter().filter_map(|name| id_of(name).map(|id| (id, name))) {

@@ -18,6 +18,9 @@ mod sync;
 pub use pages::PagesWanted;
 pub use prepared::PREPARED_NAME;
 pub use reserve::{Purpose, RESERVE_NAME};
+pub use reuse::is_removed_name;
+#[cfg(test)]
+pub use reuse::removed_name;
 
 use super::chunks::{Chunk, Chunks, file_name};
 use super::dictionary::Names;
@@ -39,6 +42,7 @@ use next::Next;
 use pages::Pages;
 use prepared::Prepared;
 use reserve::{Reserve, is_full_disk};
+use reuse::Removed;
 
 /// See the top of this file.
 pub struct Log {
@@ -63,6 +67,8 @@ pub struct Log {
     reserved: AtomicU64,
     /// A file for the next chunk.
     prepared: Prepared,
+    /// Files that were chunks'.
+    removed: Removed,
     /// Pages of the chunk that is written to.
     pages: Pages,
     /// The chunk behind which one was asked for that is made ahead.
@@ -236,6 +242,7 @@ impl Log {
             has_become_full: AtomicBool::new(false),
             reserved: AtomicU64::new(0),
             prepared: Prepared::default(),
+            removed: Removed::default(),
             pages: Pages::default(),
             next_behind: AtomicU64::new(0),
         }

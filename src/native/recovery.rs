@@ -11,7 +11,7 @@ use super::dictionary::Dictionaries;
 use super::frame::LogEnd;
 use super::index::Index;
 use super::inventory::{Found, chain_of, check_identities, missing, read_manifest, take_inventory};
-use super::log::{LogStart, PREPARED_NAME};
+use super::log::LogStart;
 use super::manifest;
 use super::options::Options;
 use super::prefix::Prefix;
@@ -153,7 +153,7 @@ fn look(
         store[..8].copy_from_slice(&random::secret_u64().to_le_bytes());
         store[8..].copy_from_slice(&random::secret_u64().to_le_bytes());
         let mut leftovers: Vec<_> = inventory.unfinished.into_iter().map(file_name).collect();
-        leftovers.extend(inventory.prepared.then(|| PREPARED_NAME.to_owned()));
+        leftovers.extend(inventory.prepared);
         let start = LogStart {
             store,
             epoch,
@@ -181,9 +181,9 @@ fn look(
     };
     check_identities(&inventory, &store, store_path)?;
     let manifest = read_manifest(dir, &inventory, &store, store_path)?;
-    let (manifests, reserve, prepared) = (inventory.manifests.clone(), inventory.reserve, inventory.prepared);
+    let (manifests, reserve, prepared) = (inventory.manifests.clone(), inventory.reserve, std::mem::take(&mut inventory.prepared));
     let (chain, mut leftovers) = chain_of(inventory, manifest.as_ref(), store_path, &mut prefix)?;
-    leftovers.extend(prepared.then(|| PREPARED_NAME.to_owned()));
+    leftovers.extend(prepared);
     let (known, foreign): (Vec<_>, Vec<_>) = known.into_iter().partition(|checkpoint| checkpoint.head.store == store);
     let covers = manifest.as_ref().map_or(0, |manifest| manifest.covers);
     let by_checkpoint = known.iter().map(|checkpoint| Witness { name: checkpoint.name(), last_seq: checkpoint.tail.end.last_seq });

@@ -1,5 +1,5 @@
-//! A file for the next chunk, written full of zeros ahead of its use, or given all of its space; or that of a chunk that compaction has
-//! removed (`reuse`).
+//! A file for the next chunk, written full of zeros ahead of its use, or given all of its space. Where there is one of a chunk that
+//! compaction has removed, that goes first (`reuse`).
 //!
 //! A durable write into a file that grows has the file system write down the growth, too; into bytes that are there
 //! already it has not, which saves about half of the time (`make bench`: "put, fsync on"). `ahead` fills the file in its
@@ -7,13 +7,13 @@
 //! store before that, and whoever writes zeros never touches a file that frames are written to.
 
 use super::Log;
+use super::reuse::removed_name;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
-use crate::base::planted::{Bug, planted};
-use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::base::sync::atomic::{AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::io::{File, write_all_at};
-use crate::native::chunks::{Chunk, Chunks};
+use crate::native::chunks::Chunks;
 use crate::native::frame::ChunkHeader;
 use std::io::{self, IoSlice};
 
@@ -33,6 +33,11 @@ const USUAL_SHARE: u64 = 8;
 /// Zeros are written, and synced, so many bytes at a time: a commit never waits for more.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Behind a chunk that is such a file itself, the next one is begun when that is full to so many quarters: ...
+const ZEROS_AT_QUARTERS: u64 = 2;
+/// ... and where it only needs its space, later, for it may be that one of a removed chunk comes.
+const SPACE_AT_QUARTERS: u64 = 3;
+
 /// For each byte that groups make durable so many zeros may be written meanwhile. Then the file is ready when the chunk that was half
 /// full is full, and until then a group seldom meets a piece.
 const ZEROS_PER_BYTE: u64 = 2;
@@ -50,8 +55,8 @@ pub(super) struct Prepared {
     durable_bytes_in_a_row: AtomicU64,
     /// Bytes that such a write usually has, lately.
     usual_bytes: AtomicU64,
-    /// The chunk that is written to was such a file.
-    in_use: AtomicBool,
+    /// The chunk that is written to, if it was such a file; else 0.
+    in_use: AtomicU64,
 }
 
 #[derive(Default)]
@@ -61,44 +66,14 @@ enum State {
     Missing,
     /// Somebody has claimed it, and may be filling it just now.
     InTheMaking,
-    /// Compaction is bringing the file of a chunk that it removes, and has the name until then.
-    OnItsWay { wanted: bool },
     /// A part of it is there.
     Begun(Making),
     /// It is there.
     Ready(Arc<dyn File>),
-    /// It is the file of a chunk that was removed, and waits for the last one who reads from it.
-    Removed(Arc<Chunk>),
     /// It could not be had; the next chunk brings the next try.
     GivenUp,
     /// Files here cannot have a second name: there is no use for it.
     Useless,
-}
-
-/// Whether nobody reads from the chunk any more. It was taken out of the store, so nobody can begin to.
-fn is_unread(chunk: &Arc<Chunk>) -> bool {
-    Arc::strong_count(chunk) == 1 || planted(Bug::FileReusedWhileRead)
-}
-
-impl State {
-    /// Whether a group that may be `durable` can begin the next chunk with it.
-    fn is_usable(&self, durable: bool) -> bool {
-        match self {
-            State::Ready(_) => true,
-            State::Removed(chunk) => durable && is_unread(chunk),
-            _ => false,
-        }
-    }
-
-    /// The file, if it is usable, and the number of the chunk that it was; 0: it was none.
-    fn into_file(self) -> Option<(Arc<dyn File>, u64)> {
-        match self {
-            State::Ready(file) => Some((file, 0)),
-            State::Removed(chunk) if planted(Bug::FileReusedWhileRead) => Some((Arc::clone(&chunk.file), chunk.id)),
-            State::Removed(chunk) => Arc::into_inner(chunk).map(|chunk| (chunk.file, chunk.id)),
-            _ => None,
-        }
-    }
 }
 
 /// A file that is being filled.
@@ -113,12 +88,12 @@ struct Making {
 impl Prepared {
     /// Whether the chunk that is written to now is such a file.
     pub(super) fn is_in_use(&self) -> bool {
-        self.in_use.load(Ordering::Relaxed)
+        self.in_use.load(Ordering::Relaxed) != 0
     }
 
     /// The chunk that is written to now is no such file.
     pub(super) fn is_not_used(&self) {
-        self.in_use.store(false, Ordering::Relaxed);
+        self.in_use.store(0, Ordering::Relaxed);
     }
 
     /// A synchronous write of `len` bytes has come; the first one is taken for usual. Called by one publisher at a time.
@@ -136,35 +111,6 @@ impl Prepared {
     pub(super) fn durable_bytes_in_a_row(&self) -> u64 {
         self.durable_bytes_in_a_row.load(Ordering::Relaxed)
     }
-
-    /// Whether the file of a removed chunk would be better than what there is: then the caller is the one to bring it.
-    pub(super) fn claim_for_removed(&self) -> bool {
-        let mut state = self.state.lock();
-        let better = match *state {
-            State::Missing | State::GivenUp | State::Begun(_) => true,
-            State::Ready(_) => self.takes_large_groups(), // it only has its space
-            State::InTheMaking | State::OnItsWay { .. } | State::Removed(_) | State::Useless => false,
-        };
-        if better {
-            *state = State::OnItsWay { wanted: true };
-        }
-        better
-    }
-
-    /// Here it is. `None`: it is taken. Else it comes back, and whoever has claimed to bring it is still to call `bring_nothing`.
-    pub(super) fn bring_removed(&self, chunk: Arc<Chunk>) -> Option<Arc<Chunk>> {
-        let mut state = self.state.lock();
-        if !matches!(*state, State::OnItsWay { wanted: true }) {
-            return Some(chunk);
-        }
-        *state = State::Removed(chunk);
-        None
-    }
-
-    /// It could not be had, and the name is free.
-    pub(super) fn bring_nothing(&self) {
-        *self.state.lock() = State::Missing;
-    }
 }
 
 impl Log {
@@ -181,15 +127,20 @@ impl Log {
         self.prepared.durable_bytes_in_a_row.store(0, Ordering::Relaxed);
     }
 
-    /// It has come to byte `end` of its chunk. Whether a file is to be made ready now, or more of it: whoever hears yes has to call
-    /// `prepare`.
-    pub fn is_file_due(&self, end: u64) -> bool {
+    /// It has come to byte `end` of chunk `chunk`. Whether a file is to be made ready now, or more of it: whoever hears yes has to
+    /// call `prepare`.
+    pub fn is_file_due(&self, chunk: u64, end: u64) -> bool {
         if let State::Begun(making) = &*self.prepared.state.lock() {
             return self.is_due(making);
         }
         let so_far = self.prepared.durable_bytes.load(Ordering::Relaxed);
-        let half_full = end >= self.options.chunk_bytes / 2;
-        if so_far < LEAST_DURABLE_BYTES || (self.prepared.is_in_use() && !half_full) {
+        let quarters = if self.prepared.takes_large_groups() { SPACE_AT_QUARTERS } else { ZEROS_AT_QUARTERS };
+        let is_time = match self.prepared.in_use.load(Ordering::Relaxed) {
+            0 => true,
+            // Groups of the chunk before may still be coming.
+            in_use => chunk == in_use && end >= self.options.chunk_bytes / 4 * quarters,
+        };
+        if so_far < LEAST_DURABLE_BYTES || !is_time {
             return false;
         }
         self.claim_prepared()
@@ -198,7 +149,7 @@ impl Log {
     /// Whether the caller is now the one to make the file.
     pub fn claim_prepared(&self) -> bool {
         let mut state = self.prepared.state.lock();
-        let missing = matches!(*state, State::Missing) && self.has_room_to_prepare(self.options.chunk_bytes);
+        let missing = matches!(*state, State::Missing) && self.removed.is_empty() && self.has_room_to_prepare(self.options.chunk_bytes);
         if missing {
             *state = State::InTheMaking;
         }
@@ -275,7 +226,7 @@ impl Log {
 
     /// Whether the file is there, for a group that may be `durable`.
     pub fn has_prepared(&self, durable: bool) -> bool {
-        self.prepared.state.lock().is_usable(durable)
+        matches!(*self.prepared.state.lock(), State::Ready(_)) || durable && self.removed.has_unread()
     }
 
     /// Whether a group that begins a chunk had better do so with the prepared file than with a chunk that was made ahead: where
@@ -287,42 +238,62 @@ impl Log {
     /// Makes the prepared file the chunk `name`, header and all, but for the sync of the directory; `None` if there is none that will
     /// do for a group that may be `durable`, or it cannot be done.
     pub(super) fn use_prepared(&self, durable: bool, header: &mut ChunkHeader, name: &str) -> Option<Arc<dyn File>> {
-        let mut state = self.prepared.state.lock();
         self.prepared.is_not_used();
-        if !state.is_usable(durable) {
-            match &*state {
-                State::GivenUp => *state = State::Missing, // it may be tried again
-                State::Removed(_) if !durable => self.give_back(&mut state, State::Missing),
-                _ => {}
-            }
-            return None;
+        let removed = if durable { self.removed.take_unread() } else { None };
+        if !durable {
+            self.drop_removed();
         }
-        let (file, reused) = std::mem::take(&mut *state).into_file()?;
-        header.reused = reused;
+        let mut state = self.prepared.state.lock(); // until it has its new name: whoever makes the next one takes the old one
+        let (file, name_before) = match (removed, &*state) {
+            (Some((file, number)), _) => {
+                header.reused = number;
+                (file, removed_name(number))
+            }
+            (None, State::Ready(file)) => (Arc::clone(file), PREPARED_NAME.to_owned()),
+            (None, State::GivenUp) => {
+                *state = State::Missing; // it may be tried again
+                return None;
+            }
+            _ => return None,
+        };
+        let is_made = header.reused == 0;
+        if is_made {
+            *state = State::Missing;
+        }
         let written = write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0, false).and_then(|_| file.sync());
-        let named = written.and_then(|()| self.dir.link(PREPARED_NAME, &*self.dir, name).inspect_err(|_| *state = State::Useless));
-        let _ = self.dir.remove(PREPARED_NAME);
-        self.prepared.in_use.store(named.is_ok(), Ordering::Relaxed);
-        if named.is_err() {
+        let named = written.is_ok() && {
+            let linked = self.dir.link(&name_before, &*self.dir, name).is_ok();
+            if !linked && is_made {
+                *state = State::Useless;
+            }
+            linked
+        };
+        let _ = self.dir.remove(&name_before);
+        self.prepared.in_use.store(if named { header.chunk } else { 0 }, Ordering::Relaxed);
+        if !named {
             header.reused = 0;
         }
-        named.is_ok().then_some(file)
+        named.then_some(file)
     }
 
-    /// Gives back the space of the file, if there is one.
+    /// Gives back the space of the file, if there is one, and of those of removed chunks.
     pub(super) fn drop_prepared(&self) {
+        self.drop_removed();
         let mut state = self.prepared.state.lock();
-        match &mut *state {
-            State::Ready(_) | State::Removed(_) | State::Begun(_) => self.give_back(&mut state, State::GivenUp),
-            State::OnItsWay { wanted } => *wanted = false,
-            State::Missing | State::InTheMaking | State::GivenUp | State::Useless => {}
+        if let State::Ready(_) | State::Begun(_) = &*state {
+            self.give_back(&mut state, State::GivenUp);
         }
     }
 
-    /// A chunk was begun for groups that are not durable: they have no use for the file of a removed one.
-    pub(super) fn drop_removed(&self) {
+    /// The file of a removed chunk is there: nobody needs one of which a part is written, or that only has its space.
+    pub(super) fn drop_what_is_worse(&self) {
         let mut state = self.prepared.state.lock();
-        if let State::Removed(_) = &*state {
+        let worse = match &*state {
+            State::Begun(_) => true,
+            State::Ready(_) => self.prepared.takes_large_groups(),
+            _ => false,
+        };
+        if worse {
             self.give_back(&mut state, State::Missing);
         }
     }

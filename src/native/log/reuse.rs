@@ -1,16 +1,16 @@
-//! The file of a chunk that was removed, used again for the next chunk.
+//! The files of chunks that were removed, used again for the next ones.
 //!
-//! Where groups are durable one by one, it is the best file there is: its blocks were written before, so that a synchronous write
-//! has nothing to note down but its bytes, and nobody had to write zeros for that (see `prepared`). What it still holds says nothing:
-//! checksums are salted with the number of the chunk, so no frame of the old one passes in the new one.
+//! Where groups are durable one by one, these are the best files there are: their blocks were written before, so that a synchronous
+//! write has nothing to note down but its bytes, and nobody had to write zeros for that (see `prepared`). What they still hold says
+//! nothing: checksums are salted with the number of the chunk, so no frame of the old one passes in the new one.
 //!
-//! Not a byte of it may change as long as anybody can want the old ones. So it is only taken when no manifest names the chunk, its
+//! Not a byte of one may change as long as anybody can want the old ones. So it is only taken when no manifest names the chunk, its
 //! name is gone for good, it has no other (a backup may have given it one), and nobody in this process reads from it any more.
 
 use super::Log;
-use super::prepared::PREPARED_NAME;
 use crate::base::planted::{Bug, planted};
-use crate::base::sync::Arc;
+use crate::base::sync::{Arc, Mutex};
+use crate::io::File;
 use crate::native::chunks::{Chunk, file_name};
 
 /// A file is worth keeping if so many in a hundred of a chunk's bytes were written.
@@ -20,49 +20,132 @@ const LEAST_FULL_PERCENT: u64 = 75;
 /// new file (see `stage`): where it ends in the middle of a block, the kernel would have to read what the rest of that holds.
 const LEAST_DURABLE_PERCENT: u64 = 50;
 
-/// The file of a chunk that is being removed. It has a second name, which goes again unless it is kept.
+/// So many are kept: chunks go several at a time, and come one by one. They take space that is no record's.
+const REMOVED_MAX: usize = 4;
+
+/// ... but one at most for so many chunks that there are.
+const CHUNKS_FOR_EACH: usize = 4;
+
+/// The name that the file of chunk `id` has until it is another one.
+pub fn removed_name(id: u64) -> String {
+    format!("removed-{id:016x}.kvb")
+}
+
+/// Whether it is such a name.
+pub fn is_removed_name(name: &str) -> bool {
+    let id = name.strip_prefix("removed-").and_then(|rest| u64::from_str_radix(rest.strip_suffix(".kvb")?, 16).ok());
+    id.is_some_and(|id| removed_name(id) == name)
+}
+
+/// Those that are kept, oldest first.
+#[derive(Default)]
+pub(super) struct Removed {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    chunks: Vec<Arc<Chunk>>,
+    /// How often all were given back: what was on its way then is not wanted any more.
+    drops: u64,
+}
+
+/// Whether nobody reads from the chunk any more. It was taken out of the store, so nobody can begin to.
+fn is_unread(chunk: &Arc<Chunk>) -> bool {
+    Arc::strong_count(chunk) == 1 || planted(Bug::FileReusedWhileRead)
+}
+
+impl Removed {
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().chunks.is_empty()
+    }
+
+    pub(super) fn has_unread(&self) -> bool {
+        self.state.lock().chunks.iter().any(is_unread)
+    }
+
+    /// The oldest that nobody reads from, and the number of the chunk that it was. It has its name still.
+    pub(super) fn take_unread(&self) -> Option<(Arc<dyn File>, u64)> {
+        let chunks = &mut self.state.lock().chunks;
+        let chunk = chunks.remove(chunks.iter().position(is_unread)?);
+        match Arc::try_unwrap(chunk) {
+            Ok(chunk) => Some((chunk.file, chunk.id)),
+            Err(chunk) => Some((Arc::clone(&chunk.file), chunk.id)), // only with the planted bug
+        }
+    }
+}
+
+/// The files of chunks that are being removed. They have second names, which go again unless they are kept.
 pub struct Removal<'a> {
     log: &'a Log,
-    chunk: Option<Arc<Chunk>>,
+    chunks: Vec<Arc<Chunk>>,
+    drops: u64,
 }
 
 impl Log {
-    /// The file that the next chunk had better be begun with, if it is that of one of these. No manifest may name them any more; their
-    /// own names are still there.
-    pub fn reuse_one(&self, removed: &[Arc<Chunk>]) -> Option<Removal<'_>> {
+    /// The files of these that the next chunks had better be begun with, beside which there are `others`. No manifest may name them any
+    /// more; their own names are still there.
+    pub fn reuse(&self, removed: &[Arc<Chunk>], others: usize) -> Removal<'_> {
+        let (kept, drops) = {
+            let state = self.removed.state.lock();
+            (state.chunks.len(), state.drops)
+        };
         let share = |percent: u64| self.options.chunk_bytes / 100 * percent;
         let wanted = self.options.prepare_chunks
             && self.prepared.durable_bytes_in_a_row() >= share(LEAST_DURABLE_PERCENT)
             && self.has_room_to_prepare(0);
+        let room = if wanted { (others / CHUNKS_FOR_EACH).clamp(1, REMOVED_MAX).saturating_sub(kept) } else { 0 };
         let lengths = share(LEAST_FULL_PERCENT)..=self.options.chunk_bytes;
         let is_full = |chunk: &&Arc<Chunk>| chunk.end().is_some_and(|end| lengths.contains(&end.valid_bytes));
-        let chunk = removed.iter().find(is_full).filter(|_| wanted && self.prepared.claim_for_removed())?;
-        let removal = Removal { log: self, chunk: Some(Arc::clone(chunk)) };
-        let _ = self.dir.remove(PREPARED_NAME); // what was to be the next file until now
-        let named = self.dir.link(&file_name(chunk.id), &*self.dir, PREPARED_NAME);
-        // It has two names now. Who says otherwise does not count them, and could not tell whether a backup has it.
-        let counts = named.and_then(|()| chunk.file.has_one_name()).is_ok_and(|one| !one);
-        counts.then_some(removal)
+        let mut removal = Removal { log: self, chunks: Vec::new(), drops };
+        for chunk in removed.iter().filter(is_full).take(room) {
+            let name = removed_name(chunk.id);
+            let named = self.dir.link(&file_name(chunk.id), &*self.dir, &name);
+            // It has two names now. Who says otherwise does not count them, and could not tell whether a backup has it.
+            if named.and_then(|()| chunk.file.has_one_name()).is_ok_and(|one| !one) {
+                removal.chunks.push(Arc::clone(chunk));
+            } else {
+                let _ = self.dir.remove(&name);
+            }
+        }
+        removal
+    }
+
+    /// Gives them back: the groups that come have no use for them, or the disk is full.
+    pub(super) fn drop_removed(&self) {
+        let mut state = self.removed.state.lock();
+        state.drops += 1;
+        for chunk in state.chunks.drain(..) {
+            self.unname(&chunk);
+        }
+    }
+
+    /// Should the name stay, the next opening sees it.
+    fn unname(&self, chunk: &Chunk) {
+        let _ = self.dir.remove(&removed_name(chunk.id));
     }
 }
 
 impl Removal<'_> {
-    /// The chunk's name is gone for good.
+    /// The chunks' names are gone for good.
     pub fn keep(mut self) {
         let is_alone = |chunk: &Chunk| chunk.file.has_one_name().unwrap_or(false) || planted(Bug::LinkedFileReused);
-        if let Some(chunk) = self.chunk.take_if(|chunk| is_alone(chunk)) {
+        let (alone, linked) = self.chunks.drain(..).partition(|chunk| is_alone(chunk));
+        self.chunks = linked;
+        for chunk in alone {
             chunk.file.forget(); // writes past the page cache have nothing to take out of it then
-            self.chunk = self.log.prepared.bring_removed(chunk);
+            let mut state = self.log.removed.state.lock();
+            if state.drops == self.drops { state.chunks.push(chunk) } else { self.chunks.push(chunk) }
+        }
+        if !self.log.removed.is_empty() {
+            self.log.drop_what_is_worse();
         }
     }
 }
 
 impl Drop for Removal<'_> {
     fn drop(&mut self) {
-        if self.chunk.is_some() {
-            let _ = self.log.dir.remove(PREPARED_NAME); // the next opening sees it, if it stays
-            self.log.prepared.bring_nothing();
-        }
+        self.chunks.iter().for_each(|chunk| self.log.unname(chunk));
     }
 }
 
@@ -71,6 +154,7 @@ mod tests {
     use super::*;
     use crate::base::sync::atomic::Ordering;
     use crate::io::sim::{Faults, SimDisk};
+    use crate::native::log::PREPARED_NAME;
     use crate::native::tests::driver::Driver;
     use crate::native::tests::model::KEYS;
     use crate::native::tests::workload::options;
@@ -88,21 +172,24 @@ mod tests {
         (driver, chunk, bytes)
     }
 
-    /// The thread that makes files was asked to go on with one, and comes when compaction has claimed the name.
+    fn kept(disk: &SimDisk) -> Option<Vec<u8>> {
+        disk.read_raw(&removed_name(1))
+    }
+
+    /// What is made of a file for the next chunk is of no use when there is one that was removed.
     #[test]
-    fn nobody_else_has_the_name_while_a_file_is_on_its_way() {
+    fn what_is_begun_goes_when_a_file_is_kept() {
         let disk = SimDisk::new(1, Faults::default());
         let (driver, chunk, bytes) = full_chunk(&disk);
         let log = &driver.engine.log;
         assert!(log.claim_prepared());
         log.prepare(&mut || false);
         assert!(disk.read_raw(PREPARED_NAME).is_some_and(|made| made.is_empty()), "it is begun");
-        let removal = log.reuse_one(&[chunk]).expect("better than that");
-        log.prepare(&mut || true);
-        assert!(!log.claim_prepared());
+        let removal = log.reuse(&[chunk], 1);
         assert!(disk.remove_raw(&file_name(1)));
         removal.keep();
-        assert_eq!(disk.read_raw(PREPARED_NAME), Some(bytes));
+        assert_eq!((kept(&disk), disk.read_raw(PREPARED_NAME)), (Some(bytes), None));
+        assert!(!log.claim_prepared(), "nor is another");
     }
 
     #[test]
@@ -111,7 +198,8 @@ mod tests {
             let disk = SimDisk::new(1, Faults::default());
             let (driver, chunk, _) = full_chunk(&disk);
             let log = &driver.engine.log;
-            let removal = log.reuse_one(&[chunk]).expect("wanted until now");
+            let removal = log.reuse(&[chunk], 1);
+            assert!(kept(&disk).is_some(), "wanted until now");
             log.drop_prepared(); // the disk is full
             assert!(disk.remove_raw(&file_name(1)));
             if keep {
@@ -119,7 +207,7 @@ mod tests {
             } else {
                 drop(removal)
             }
-            assert_eq!(disk.read_raw(PREPARED_NAME), None);
+            assert_eq!(kept(&disk), None);
             assert!(log.claim_prepared(), "and another can be made");
         }
     }
@@ -129,23 +217,82 @@ mod tests {
         let disk = SimDisk::new(1, Faults::default());
         let (driver, chunk, _) = full_chunk(&disk);
         let log = &driver.engine.log;
+        let is_wanted = || {
+            let _removal = log.reuse(&[Arc::clone(&chunk)], 1);
+            kept(&disk).is_some()
+        };
         let end = chunk.end().unwrap();
         for (valid_bytes, wanted) in [(CHUNK_BYTES / 2, false), (CHUNK_BYTES + 1, false), (CHUNK_BYTES, true)] {
             chunk.seal(crate::native::frame::LogEnd { valid_bytes, ..end });
-            assert_eq!(log.reuse_one(&[Arc::clone(&chunk)]).is_some(), wanted, "{valid_bytes} bytes");
+            assert_eq!(is_wanted(), wanted, "{valid_bytes} bytes");
         }
         log.count_other();
-        assert!(log.reuse_one(&[Arc::clone(&chunk)]).is_none());
+        assert!(!is_wanted());
         log.count_durable(CHUNK_BYTES);
         log.full.store(true, Ordering::Relaxed);
-        assert!(log.reuse_one(&[chunk]).is_none());
+        assert!(!is_wanted());
+        assert_eq!(kept(&disk), None);
+    }
+
+    /// A store with seven full chunks, of which three are removed; they are kept.
+    fn three_kept(disk: &SimDisk) -> (Driver, Vec<Arc<Chunk>>) {
+        let (mut driver, ..) = full_chunk(disk);
+        while driver.engine.log.last_chunk() < 8 {
+            driver.commit(true, &[(0, 1), (1, 1)]).unwrap();
+        }
+        let removed = driver.engine.chunks.by_age()[..3].to_vec();
+        let removal = driver.engine.log.reuse(&removed, usize::MAX);
+        for chunk in &removed {
+            driver.engine.chunks.remove(chunk).unwrap();
+            assert!(disk.remove_raw(&file_name(chunk.id)));
+        }
+        removal.keep();
+        (driver, removed)
+    }
+
+    #[test]
+    fn the_oldest_goes_first_that_nobody_reads_from() {
+        let disk = SimDisk::new(1, Faults::default());
+        let (driver, mut readers) = three_kept(&disk);
+        let removed = &driver.engine.log.removed;
+        let take = || removed.take_unread().map(|(_, id)| id);
+        assert!(!removed.has_unread() && take().is_none(), "all are read from");
+        let oldest = readers.remove(0);
+        readers.clear();
+        assert_eq!((take(), take(), removed.has_unread()), (Some(2), Some(3), false));
+        drop(oldest);
+        assert_eq!((removed.has_unread(), take(), removed.is_empty()), (true, Some(1), true));
+    }
+
+    /// One for every four chunks, one at least, and four at most.
+    #[test]
+    fn only_so_many_are_kept() {
+        let disk = SimDisk::new(1, Faults::default());
+        let (driver, _) = three_kept(&disk);
+        let chunks = driver.engine.chunks.by_age();
+        let log = &driver.engine.log;
+        let more = |others| log.reuse(&chunks[..4], others).chunks.iter().map(|chunk| chunk.id).collect::<Vec<_>>();
+        assert_eq!([0, 15, 16, usize::MAX].map(more), [vec![], vec![], vec![4], vec![4]], "beside the three");
+        log.drop_removed();
+        assert_eq!([0, 7, 8, 15].map(more), [vec![4], vec![4], vec![4, 5], vec![4, 5, 6]]);
+        assert_eq!(more(usize::MAX), [4, 5, 6, 7]);
     }
 
     #[test]
     fn where_names_are_not_counted_no_file_is_used_again() {
         let disk = SimDisk::new(1, Faults { names_uncounted: true, ..Faults::default() });
         let (driver, chunk, _) = full_chunk(&disk);
-        assert!(driver.engine.log.reuse_one(&[chunk]).is_none());
-        assert_eq!(disk.read_raw(PREPARED_NAME), None);
+        driver.engine.log.reuse(&[chunk], 1).keep();
+        assert_eq!(kept(&disk), None);
+    }
+
+    #[test]
+    fn a_name_is_one_that_is_given() {
+        assert!(is_removed_name(&removed_name(0x1f)));
+        for name in
+            ["removed-1f.kvb", "removed-000000000000001F.kvb", "removed-.kvb", "chunk-000000000000001f.kvb", "removed-000000000000001f"]
+        {
+            assert!(!is_removed_name(name), "{name}");
+        }
     }
 }

@@ -86,7 +86,31 @@ fn a_file_made_ahead_is_not_what_fills_the_disk() {
 /// A durable group of `len` bytes has come to byte `end` of its chunk. Whether a file is due.
 fn note_durable(log: &Log, end: u64, len: u64) -> bool {
     log.count_durable(len);
-    log.is_file_due(end)
+    log.is_file_due(log.last_chunk(), end)
+}
+
+/// Behind a chunk that has such a file, the next one is made in time and no sooner: a removed chunk's may come instead.
+#[test]
+fn the_file_behind_one_is_due_when_that_is_half_full_or_later_where_it_only_needs_its_space() {
+    let disk = SimDisk::new(1, Faults::default());
+    let chunk_bytes = 8 << 20;
+    for (group, due_at) in [(1000, chunk_bytes / 2), (2 << 20, chunk_bytes / 4 * 3)] {
+        let mut driver = Driver::open(&disk.twin(), Options { chunk_bytes, ..options() }, [0; KEYS]).unwrap();
+        driver.engine.log.count_durable(group);
+        driver.prepare();
+        while !driver.engine.log.has_prepared(true) {
+            note_durable(&driver.engine.log, 0, 1 << 20);
+            driver.engine.log.prepare(&mut || true);
+        }
+        driver.commit(true, &[(0, 1)]).unwrap();
+        let log = &driver.engine.log;
+        (0..50).for_each(|_| log.count_durable(group));
+        let chunk = log.last_chunk();
+        for (chunk, end, is_due) in [(chunk - 1, chunk_bytes, false), (chunk, due_at - 1, false), (chunk, due_at, true)] {
+            assert_eq!(log.is_file_due(chunk, end), is_due, "groups of {group} bytes, chunk {chunk}, byte {end}");
+        }
+        driver.close();
+    }
 }
 
 #[test]

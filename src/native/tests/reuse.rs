@@ -11,7 +11,7 @@ use crate::io::sim::{Calls, Faults, SimDisk, Survival};
 use crate::native::NativeEngine;
 use crate::native::chunks::file_name;
 use crate::native::frame::ChunkHeader;
-use crate::native::log::PREPARED_NAME;
+use crate::native::log::removed_name;
 use crate::native::tools::verify;
 use std::path::Path;
 
@@ -58,7 +58,7 @@ impl Busy {
     }
 
     fn is_kept(&self) -> bool {
-        self.disk.read_raw(PREPARED_NAME).is_some()
+        (1..=self.driver.engine.log.last_chunk()).any(|chunk| self.disk.read_raw(&removed_name(chunk)).is_some())
     }
 
     /// The chunk whose file the newest one has; 0: none.
@@ -89,7 +89,7 @@ fn header(disk: &SimDisk, chunk: u64) -> ChunkHeader {
 #[test]
 fn the_next_chunk_has_the_file_and_nothing_of_what_it_held() {
     let mut busy = Busy::with_a_file();
-    let old = busy.disk.read_raw(PREPARED_NAME).unwrap();
+    let old = busy.disk.read_raw(&removed_name(1)).unwrap();
     assert_eq!(ChunkHeader::decode(&old).map(|header| header.chunk), Ok(1));
     busy.fill_a_chunk();
     assert_eq!((busy.reused(), busy.is_kept()), (1, false));
@@ -154,6 +154,19 @@ pub fn who_reads_from_a_file_keeps_it() {
     busy.fill_a_chunk();
     assert!(busy.reused() > 0 && !busy.is_kept(), "nobody does any more");
     busy.check();
+}
+
+/// What a crash leaves of them is of no use, and takes no space once a chunk is begun.
+#[test]
+fn a_file_that_was_kept_goes_after_the_next_opening() {
+    let busy = Busy::with_a_file();
+    let image = busy.disk.kill_image();
+    let mut driver = Driver::open(&image, options(CHUNK_BYTES, 0), busy.driver.oracle.visible).unwrap();
+    assert!(image.read_raw(&removed_name(1)).is_some(), "opening changes nothing");
+    driver.commit(true, &[(0, busy.version + 1)]).unwrap();
+    assert_eq!(image.read_raw(&removed_name(1)), None);
+    driver.close();
+    driver.check_errors(false);
 }
 
 #[test]
@@ -232,7 +245,7 @@ fn a_group_that_was_not_written_whole_may_be_whole_in_such_a_file() {
 #[test]
 fn an_old_header_costs_no_record() {
     let mut busy = Busy::with_a_file();
-    let old = busy.disk.read_raw(PREPARED_NAME).unwrap();
+    let old = busy.disk.read_raw(&removed_name(1)).unwrap();
     busy.fill_a_chunk();
     busy.driver.close();
     let look = |disk: &SimDisk| verify(disk, Path::new("/store"), true, &mut |_, _| {}).unwrap();
