@@ -335,6 +335,9 @@ impl NativeEngine {
                 // It was this that met the full disk: now there is the reserve.
                 Err(error) if error.code == Code::DISK_FULL && self.log.has_become_full() => {}
                 Err(error) => {
+                    if error.code == Code::DISK_FULL {
+                        self.log.drop_prepared(); // what is only for speed must not be what it lacks
+                    }
                     // Under load it is tried again soon, and again.
                     if error.code != Code::INVALID_STATE
                         && let Some(number) = self.compactor.failures.note()

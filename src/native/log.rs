@@ -343,11 +343,11 @@ impl Log {
             SyncWay::ByFiles => self.sync_files(place.last_seq, &counters.syncs).map_err(Error::in_doubt)?,
         }
         let _state = self.state.lock();
+        if place.sync != SyncWay::Later {
+            self.durable.fetch_max(place.last_seq, Ordering::Release); // first, or it seems to be unsynced for a moment
+        }
         self.published.store(place.last_seq, Ordering::Release);
         self.published_chunk.store(place.chunk.id, Ordering::Release);
-        if place.sync != SyncWay::Later {
-            self.durable.fetch_max(place.last_seq, Ordering::Release);
-        }
         Ok(())
     }
 

@@ -77,6 +77,9 @@ impl NativeEngine {
 
     fn try_checkpoint(&self) {
         if let Err(error) = self.write_checkpoint(&mut |_| ()) {
+            if error.code == Code::DISK_FULL {
+                self.log.drop_prepared(); // what is only for speed must not be what it lacks
+            }
             // It would have spared the next open some time, and nothing else.
             log::write(log::Level::Warn, "checkpoint", &error.message);
         }

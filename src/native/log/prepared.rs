@@ -10,7 +10,7 @@ use super::Log;
 use super::reuse::removed_name;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::log;
-use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::base::sync::{Arc, Mutex};
 use crate::io::{File, write_all_at};
 use crate::native::chunks::Chunks;
@@ -34,9 +34,9 @@ const USUAL_SHARE: u64 = 8;
 const PIECE_BYTES: usize = 1 << 20;
 
 /// Behind a chunk that is such a file itself, the next one is begun when that is full to so many quarters: ...
-const ZEROS_AT_QUARTERS: u64 = 2;
-/// ... and where it only needs its space, later, for it may be that one of a removed chunk comes.
-const SPACE_AT_QUARTERS: u64 = 3;
+const DUE_AT_QUARTERS: u64 = 2;
+/// ... and later where that was a removed chunk's, for another may come, and a new file only needs its space.
+const DUE_AT_QUARTERS_OF_REUSED: u64 = 3;
 
 /// For each byte that groups make durable so many zeros may be written meanwhile. Then the file is ready when the chunk that was half
 /// full is full, and until then a group seldom meets a piece.
@@ -57,6 +57,8 @@ pub(super) struct Prepared {
     usual_bytes: AtomicU64,
     /// The chunk that is written to, if it was such a file; else 0.
     in_use: AtomicU64,
+    /// It was that of a removed chunk.
+    is_reused: AtomicBool,
 }
 
 #[derive(Default)]
@@ -72,7 +74,7 @@ enum State {
     Ready(Arc<dyn File>),
     /// It could not be had; the next chunk brings the next try.
     GivenUp,
-    /// Files here cannot have a second name: there is no use for it.
+    /// One could not become a chunk, as where files cannot have a second name: there is no use for it.
     Useless,
 }
 
@@ -91,9 +93,23 @@ impl Prepared {
         self.in_use.load(Ordering::Relaxed) != 0
     }
 
+    /// The chunk with this header is such a file.
+    fn is_used(&self, header: &ChunkHeader) {
+        self.is_reused.store(header.reused != 0, Ordering::Relaxed);
+        self.in_use.store(header.chunk, Ordering::Relaxed);
+    }
+
     /// The chunk that is written to now is no such file.
     pub(super) fn is_not_used(&self) {
         self.in_use.store(0, Ordering::Relaxed);
+    }
+
+    /// What could not be had may be tried again.
+    fn forget_failure(&self) {
+        let mut state = self.state.lock();
+        if let State::GivenUp = *state {
+            *state = State::Missing;
+        }
     }
 
     /// A synchronous write of `len` bytes has come; the first one is taken for usual. Called by one publisher at a time.
@@ -134,11 +150,10 @@ impl Log {
             return self.is_due(making);
         }
         let so_far = self.prepared.durable_bytes.load(Ordering::Relaxed);
-        let quarters = if self.prepared.takes_large_groups() { SPACE_AT_QUARTERS } else { ZEROS_AT_QUARTERS };
         let is_time = match self.prepared.in_use.load(Ordering::Relaxed) {
             0 => true,
             // Groups of the chunk before may still be coming.
-            in_use => chunk == in_use && end >= self.options.chunk_bytes / 4 * quarters,
+            in_use => chunk == in_use && end >= self.due_at(),
         };
         if so_far < LEAST_DURABLE_BYTES || !is_time {
             return false;
@@ -146,10 +161,18 @@ impl Log {
         self.claim_prepared()
     }
 
+    /// How far the present chunk, which is such a file, is filled when the next one is to be begun.
+    fn due_at(&self) -> u64 {
+        let may_wait = self.prepared.is_reused.load(Ordering::Relaxed) && self.prepared.takes_large_groups();
+        let quarters = if may_wait { DUE_AT_QUARTERS_OF_REUSED } else { DUE_AT_QUARTERS };
+        let last_group = self.options.chunk_bytes.saturating_sub(self.prepared.usual_bytes.load(Ordering::Relaxed));
+        last_group.min(self.options.chunk_bytes / 4 * quarters)
+    }
+
     /// Whether the caller is now the one to make the file.
     pub fn claim_prepared(&self) -> bool {
         let mut state = self.prepared.state.lock();
-        let missing = matches!(*state, State::Missing) && self.removed.is_empty() && self.has_room_to_prepare(self.options.chunk_bytes);
+        let missing = matches!(*state, State::Missing) && !self.removed.has_unread() && self.has_room_to_prepare(self.options.chunk_bytes);
         if missing {
             *state = State::InTheMaking;
         }
@@ -188,6 +211,9 @@ impl Log {
             let _ = self.dir.remove(PREPARED_NAME);
         }
         *self.prepared.state.lock() = state;
+        if self.removed.has_unread() {
+            self.drop_what_is_worse(); // it has come meanwhile
+        }
     }
 
     fn begin_prepared(&self) -> io::Result<Making> {
@@ -239,45 +265,50 @@ impl Log {
     /// do for a group that may be `durable`, or it cannot be done.
     pub(super) fn use_prepared(&self, durable: bool, header: &mut ChunkHeader, name: &str) -> Option<Arc<dyn File>> {
         self.prepared.is_not_used();
-        let removed = if durable { self.removed.take_unread() } else { None };
+        self.prepared.forget_failure();
         if !durable {
             self.drop_removed();
         }
-        let mut state = self.prepared.state.lock(); // until it has its new name: whoever makes the next one takes the old one
-        let (file, name_before) = match (removed, &*state) {
-            (Some((file, number)), _) => {
-                header.reused = number;
-                (file, removed_name(number))
-            }
-            (None, State::Ready(file)) => (Arc::clone(file), PREPARED_NAME.to_owned()),
-            (None, State::GivenUp) => {
-                *state = State::Missing; // it may be tried again
-                return None;
-            }
-            _ => return None,
+        let removed = if durable { self.removed.take_unread() } else { None };
+        header.reused = removed.as_ref().map_or(0, |(_, number)| *number);
+        let begun = match removed {
+            Some((file, number)) => self.begin_with(file, &removed_name(number), header, name),
+            None => self.begin_with_made(header, name),
         };
-        let is_made = header.reused == 0;
-        if is_made {
-            *state = State::Missing;
+        match begun {
+            Some(_) => self.prepared.is_used(header),
+            None => header.reused = 0,
         }
+        begun
+    }
+
+    fn begin_with_made(&self, header: &ChunkHeader, name: &str) -> Option<Arc<dyn File>> {
+        let mut state = self.prepared.state.lock(); // whoever makes the next one has the same name for it
+        match std::mem::take(&mut *state) {
+            State::Ready(file) => {
+                let begun = self.begin_with(file, PREPARED_NAME, header, name);
+                if begun.is_none() {
+                    *state = State::Useless;
+                }
+                begun
+            }
+            other => {
+                *state = other;
+                None
+            }
+        }
+    }
+
+    /// Makes `file` a chunk. Whatever comes of it, it has its old name no more.
+    fn begin_with(&self, file: Arc<dyn File>, name_before: &str, header: &ChunkHeader, name: &str) -> Option<Arc<dyn File>> {
         let written = write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0, false).and_then(|_| file.sync());
-        let named = written.is_ok() && {
-            let linked = self.dir.link(&name_before, &*self.dir, name).is_ok();
-            if !linked && is_made {
-                *state = State::Useless;
-            }
-            linked
-        };
-        let _ = self.dir.remove(&name_before);
-        self.prepared.in_use.store(if named { header.chunk } else { 0 }, Ordering::Relaxed);
-        if !named {
-            header.reused = 0;
-        }
-        named.then_some(file)
+        let named = written.and_then(|()| self.dir.link(name_before, &*self.dir, name));
+        let _ = self.dir.remove(name_before);
+        named.is_ok().then_some(file)
     }
 
     /// Gives back the space of the file, if there is one, and of those of removed chunks.
-    pub(super) fn drop_prepared(&self) {
+    pub fn drop_prepared(&self) {
         self.drop_removed();
         let mut state = self.prepared.state.lock();
         if let State::Ready(_) | State::Begun(_) = &*state {

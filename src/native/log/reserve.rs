@@ -136,7 +136,7 @@ impl Log {
         if !state.full {
             return;
         }
-        self.drop_prepared(); // compaction may have kept a file before it saw that the disk is full
+        self.drop_prepared(); // compaction may have kept files before it saw that the disk is full
         if self.dir.free_bytes().is_some_and(|free| free < wanted) {
             return;
         }

@@ -23,7 +23,7 @@ const LEAST_DURABLE_PERCENT: u64 = 50;
 /// So many are kept: chunks go several at a time, and come one by one. They take space that is no record's.
 const REMOVED_MAX: usize = 4;
 
-/// ... but one at most for so many chunks that there are.
+/// ... but no more than one for so many others that there are, and one in any case.
 const CHUNKS_FOR_EACH: usize = 4;
 
 /// The name that the file of chunk `id` has until it is another one.
@@ -86,15 +86,15 @@ impl Log {
     /// The files of these that the next chunks had better be begun with, beside which there are `others`. No manifest may name them any
     /// more; their own names are still there.
     pub fn reuse(&self, removed: &[Arc<Chunk>], others: usize) -> Removal<'_> {
+        let most = if self.has_room_to_prepare(0) { (others / CHUNKS_FOR_EACH).clamp(1, REMOVED_MAX) } else { 0 };
+        self.keep_at_most(most);
         let (kept, drops) = {
             let state = self.removed.state.lock();
             (state.chunks.len(), state.drops)
         };
         let share = |percent: u64| self.options.chunk_bytes / 100 * percent;
-        let wanted = self.options.prepare_chunks
-            && self.prepared.durable_bytes_in_a_row() >= share(LEAST_DURABLE_PERCENT)
-            && self.has_room_to_prepare(0);
-        let room = if wanted { (others / CHUNKS_FOR_EACH).clamp(1, REMOVED_MAX).saturating_sub(kept) } else { 0 };
+        let wanted = self.options.prepare_chunks && self.prepared.durable_bytes_in_a_row() >= share(LEAST_DURABLE_PERCENT);
+        let room = if wanted { most.saturating_sub(kept) } else { 0 };
         let lengths = share(LEAST_FULL_PERCENT)..=self.options.chunk_bytes;
         let is_full = |chunk: &&Arc<Chunk>| chunk.end().is_some_and(|end| lengths.contains(&end.valid_bytes));
         let mut removal = Removal { log: self, chunks: Vec::new(), drops };
@@ -113,11 +113,16 @@ impl Log {
 
     /// Gives them back: the groups that come have no use for them, or the disk is full.
     pub(super) fn drop_removed(&self) {
-        let mut state = self.removed.state.lock();
-        state.drops += 1;
-        for chunk in state.chunks.drain(..) {
-            self.unname(&chunk);
-        }
+        self.removed.state.lock().drops += 1;
+        self.keep_at_most(0);
+    }
+
+    fn keep_at_most(&self, most: usize) {
+        let given_back = {
+            let chunks = &mut self.removed.state.lock().chunks;
+            chunks.split_off(most.min(chunks.len()))
+        };
+        given_back.iter().for_each(|chunk| self.unname(chunk));
     }
 
     /// Should the name stay, the next opening sees it.
@@ -185,11 +190,79 @@ mod tests {
         assert!(log.claim_prepared());
         log.prepare(&mut || false);
         assert!(disk.read_raw(PREPARED_NAME).is_some_and(|made| made.is_empty()), "it is begun");
-        let removal = log.reuse(&[chunk], 1);
+        let removal = log.reuse(&[Arc::clone(&chunk)], 1);
+        driver.engine.chunks.remove(&chunk).unwrap();
+        drop(chunk);
         assert!(disk.remove_raw(&file_name(1)));
         removal.keep();
         assert_eq!((kept(&disk), disk.read_raw(PREPARED_NAME)), (Some(bytes), None));
         assert!(!log.claim_prepared(), "nor is another");
+    }
+
+    /// A piece of the file is being written just when another one is kept.
+    #[test]
+    fn what_is_in_the_making_goes_when_it_is_done() {
+        let disk = SimDisk::new(1, Faults::default());
+        let (driver, chunk, bytes) = full_chunk(&disk);
+        let log = &driver.engine.log;
+        driver.engine.chunks.remove(&chunk).unwrap();
+        let mut chunk = Some(chunk);
+        assert!(log.claim_prepared());
+        log.prepare(&mut || {
+            let removal = chunk.take().map(|chunk| log.reuse(&[chunk], 1));
+            assert!(disk.remove_raw(&file_name(1)) && disk.read_raw(PREPARED_NAME).is_some());
+            removal.into_iter().for_each(Removal::keep);
+            false
+        });
+        assert_eq!((kept(&disk), disk.read_raw(PREPARED_NAME)), (Some(bytes), None));
+    }
+
+    /// Whoever reads from it may do so for long.
+    #[test]
+    fn a_file_is_made_while_the_one_that_is_kept_is_read_from() {
+        let disk = SimDisk::new(1, Faults::default());
+        let (driver, readers) = three_kept(&disk);
+        assert!(driver.engine.log.claim_prepared());
+        let disk = SimDisk::new(1, Faults::default());
+        let (driver, mut others) = three_kept(&disk);
+        others.pop();
+        assert!(!driver.engine.log.claim_prepared(), "one of them can be used");
+        drop(readers);
+    }
+
+    /// A store that has become small, and a disk that is nearly full.
+    #[test]
+    fn what_is_too_much_is_given_back() {
+        let disk = SimDisk::new(1, Faults::default());
+        let (driver, _) = three_kept(&disk);
+        let log = &driver.engine.log;
+        let names = || [1, 2, 3].map(|id| disk.read_raw(&removed_name(id)).is_some());
+        for (others, there) in [(12, [true; 3]), (8, [true, true, false]), (0, [true, false, false])] {
+            drop(log.reuse(&[], others));
+            assert_eq!(names(), there, "beside {others} others");
+        }
+        disk.set_space(Some(CHUNK_BYTES - 1));
+        drop(log.reuse(&[], 0));
+        assert_eq!(names(), [false; 3]);
+    }
+
+    /// What failed once is tried again behind any chunk.
+    #[test]
+    fn a_file_that_was_given_up_is_made_behind_a_chunk_that_is_used_again() {
+        let disk = SimDisk::new(1, Faults::default());
+        let (mut driver, _) = three_kept(&disk);
+        let log = &driver.engine.log;
+        let removed = std::mem::take(&mut log.removed.state.lock().chunks);
+        assert!(log.claim_prepared());
+        log.prepare(&mut || false);
+        log.drop_prepared(); // it is given up
+        assert!(!log.claim_prepared());
+        log.removed.state.lock().chunks = removed;
+        log.end_chunk();
+        driver.commit(true, &[(0, 2)]).unwrap();
+        let log = &driver.engine.log;
+        log.drop_removed();
+        assert!(log.claim_prepared());
     }
 
     #[test]
@@ -272,7 +345,7 @@ mod tests {
         let chunks = driver.engine.chunks.by_age();
         let log = &driver.engine.log;
         let more = |others| log.reuse(&chunks[..4], others).chunks.iter().map(|chunk| chunk.id).collect::<Vec<_>>();
-        assert_eq!([0, 15, 16, usize::MAX].map(more), [vec![], vec![], vec![4], vec![4]], "beside the three");
+        assert_eq!([15, 16, usize::MAX].map(more), [vec![], vec![4], vec![4]], "beside the three");
         log.drop_removed();
         assert_eq!([0, 7, 8, 15].map(more), [vec![4], vec![4], vec![4, 5], vec![4, 5, 6]]);
         assert_eq!(more(usize::MAX), [4, 5, 6, 7]);

@@ -156,6 +156,20 @@ pub fn who_reads_from_a_file_keeps_it() {
     busy.check();
 }
 
+/// For another may come from compaction; zeros have to be begun in time.
+#[test]
+fn behind_a_file_that_is_used_again_one_that_only_needs_its_space_is_made_later() {
+    for (group, due_at) in [(64 << 10, CHUNK_BYTES / 4 * 3), (1000, CHUNK_BYTES / 2)] {
+        let mut busy = Busy::with_a_file();
+        busy.fill_a_chunk();
+        assert!(busy.reused() > 0);
+        let log = &busy.driver.engine.log;
+        (0..1100).for_each(|_| log.count_durable(group));
+        let is_due = |end| log.is_file_due(log.last_chunk(), end);
+        assert_eq!([due_at - 1, due_at].map(is_due), [false, true], "groups of {group} bytes");
+    }
+}
+
 /// What a crash leaves of them is of no use, and takes no space once a chunk is begun.
 #[test]
 fn a_file_that_was_kept_goes_after_the_next_opening() {
