@@ -295,9 +295,17 @@ pub fn whoever_waits_is_woken() {
         for round in 0..100 {
             let context = Context::create(manager, 0, &NOTES).expect("created");
             context.add(OpKind::Put, b"woken", b"", Hook { callback: 1, user_data: 7, ..Hook::default() }).expect("added");
+            // Every tenth batch keeps a worker busy for longer than this thread takes to fall asleep.
+            let more: u32 = if round % 10 == 9 { 200 } else { 0 };
+            for key in 0..more {
+                context.add(OpKind::Put, &key.to_le_bytes(), &[0; 16 << 10], Hook::default()).expect("added");
+            }
             context.submit(CompleteHook::default()).expect("submitted");
             // Sometimes the worker is first, sometimes this thread, and sometimes they meet.
-            (0..round % 10).for_each(|_| std::thread::yield_now());
+            match more {
+                0 => (0..round % 9).for_each(|_| std::thread::yield_now()),
+                _ => std::thread::sleep(std::time::Duration::from_micros(50 * (round / 10))),
+            }
             assert_eq!(context.wait(30_000), Ok(()), "round {round}");
             context.destroy();
         }
