@@ -131,8 +131,8 @@ pub static TABLE: &[Spec] = &[
         automatic: None,
         meaning: "While batches are made durable one by one, the file for the next chunk is made ready ahead of its use: that of a \
                   chunk which compaction has removed, else a new one, full of zeros if batches are small. Durable writes are up to \
-                  twice as quick then. It takes the space of a chunk; of those that were removed up to four are kept, \
-                  where there are four times as many others. For other batches the next chunk is begun ahead, so that they need not \
+                  twice as quick then. It takes the space of a chunk; of those that were removed one is kept, and up to \
+                  four where there are four times as many others. For other batches the next chunk is begun ahead, so that they need not \
                   wait for its header; that takes a block. And while batches of 4 KiB and more come, up to 9 MiB of space (8 MiB and a \
                   batch, or two large batches) behind the log's end, most of which is given back.",
         get: |options| u64::from(options.prepare_chunks),

@@ -72,9 +72,9 @@ enum State {
     Begun(Making),
     /// It is there.
     Ready(Arc<dyn File>),
-    /// It could not be had; the next chunk brings the next try.
+    /// It could not be had; the next chunk that wants it brings the next try.
     GivenUp,
-    /// One could not become a chunk, as where files cannot have a second name: there is no use for it.
+    /// Files here cannot have a second name: there is no use for it.
     Useless,
 }
 
@@ -165,8 +165,9 @@ impl Log {
     fn due_at(&self) -> u64 {
         let may_wait = self.prepared.is_reused.load(Ordering::Relaxed) && self.prepared.takes_large_groups();
         let quarters = if may_wait { DUE_AT_QUARTERS_OF_REUSED } else { DUE_AT_QUARTERS };
-        let last_group = self.options.chunk_bytes.saturating_sub(self.prepared.usual_bytes.load(Ordering::Relaxed));
-        last_group.min(self.options.chunk_bytes / 4 * quarters)
+        // It is asked behind a group, and takes as long as another one.
+        let before_last = self.options.chunk_bytes.saturating_sub(2 * self.prepared.usual_bytes.load(Ordering::Relaxed));
+        before_last.min(self.options.chunk_bytes / 4 * quarters)
     }
 
     /// Whether the caller is now the one to make the file.
@@ -272,7 +273,7 @@ impl Log {
         let removed = if durable { self.removed.take_unread() } else { None };
         header.reused = removed.as_ref().map_or(0, |(_, number)| *number);
         let begun = match removed {
-            Some((file, number)) => self.begin_with(file, &removed_name(number), header, name),
+            Some((file, number)) => self.begin_with(file, &removed_name(number), header, name).ok(),
             None => self.begin_with_made(header, name),
         };
         match begun {
@@ -285,13 +286,14 @@ impl Log {
     fn begin_with_made(&self, header: &ChunkHeader, name: &str) -> Option<Arc<dyn File>> {
         let mut state = self.prepared.state.lock(); // whoever makes the next one has the same name for it
         match std::mem::take(&mut *state) {
-            State::Ready(file) => {
-                let begun = self.begin_with(file, PREPARED_NAME, header, name);
-                if begun.is_none() {
-                    *state = State::Useless;
+            State::Ready(file) => match self.begin_with(file, PREPARED_NAME, header, name) {
+                Ok(file) => Some(file),
+                Err(error) => {
+                    let never = matches!(error.raw_os_error(), Some(libc::EPERM | libc::EOPNOTSUPP | libc::EMLINK | libc::ENOSYS));
+                    *state = if never { State::Useless } else { State::Missing };
+                    None
                 }
-                begun
-            }
+            },
             other => {
                 *state = other;
                 None
@@ -300,11 +302,11 @@ impl Log {
     }
 
     /// Makes `file` a chunk. Whatever comes of it, it has its old name no more.
-    fn begin_with(&self, file: Arc<dyn File>, name_before: &str, header: &ChunkHeader, name: &str) -> Option<Arc<dyn File>> {
+    fn begin_with(&self, file: Arc<dyn File>, name_before: &str, header: &ChunkHeader, name: &str) -> io::Result<Arc<dyn File>> {
         let written = write_all_at(&*file, &mut [IoSlice::new(&header.encode())], 0, false).and_then(|_| file.sync());
         let named = written.and_then(|()| self.dir.link(name_before, &*self.dir, name));
         let _ = self.dir.remove(name_before);
-        named.is_ok().then_some(file)
+        named.map(|()| file)
     }
 
     /// Gives back the space of the file, if there is one, and of those of removed chunks.

@@ -23,7 +23,7 @@ const LEAST_DURABLE_PERCENT: u64 = 50;
 /// So many are kept: chunks go several at a time, and come one by one. They take space that is no record's.
 const REMOVED_MAX: usize = 4;
 
-/// ... but no more than one for so many others that there are, and one in any case.
+/// ... but, where one is there, no more than one for so many others that there are.
 const CHUNKS_FOR_EACH: usize = 4;
 
 /// The name that the file of chunk `id` has until it is another one.
@@ -56,10 +56,6 @@ fn is_unread(chunk: &Arc<Chunk>) -> bool {
 }
 
 impl Removed {
-    pub(super) fn is_empty(&self) -> bool {
-        self.state.lock().chunks.is_empty()
-    }
-
     pub(super) fn has_unread(&self) -> bool {
         self.state.lock().chunks.iter().any(is_unread)
     }
@@ -120,6 +116,9 @@ impl Log {
     fn keep_at_most(&self, most: usize) {
         let given_back = {
             let chunks = &mut self.removed.state.lock().chunks;
+            if most < chunks.len() {
+                chunks.sort_by_key(|chunk| !is_unread(chunk)); // those stay that can be used
+            }
             chunks.split_off(most.min(chunks.len()))
         };
         given_back.iter().for_each(|chunk| self.unname(chunk));
@@ -140,10 +139,13 @@ impl Removal<'_> {
         for chunk in alone {
             chunk.file.forget(); // writes past the page cache have nothing to take out of it then
             let mut state = self.log.removed.state.lock();
-            if state.drops == self.drops { state.chunks.push(chunk) } else { self.chunks.push(chunk) }
-        }
-        if !self.log.removed.is_empty() {
-            self.log.drop_what_is_worse();
+            if state.drops == self.drops {
+                state.chunks.push(chunk);
+                drop(state);
+                self.log.drop_what_is_worse();
+            } else {
+                self.chunks.push(chunk);
+            }
         }
     }
 }
@@ -219,15 +221,29 @@ mod tests {
 
     /// Whoever reads from it may do so for long.
     #[test]
-    fn a_file_is_made_while_the_one_that_is_kept_is_read_from() {
+    fn a_file_is_made_while_those_that_are_kept_are_read_from() {
         let disk = SimDisk::new(1, Faults::default());
         let (driver, readers) = three_kept(&disk);
-        assert!(driver.engine.log.claim_prepared());
-        let disk = SimDisk::new(1, Faults::default());
-        let (driver, mut others) = three_kept(&disk);
+        let log = &driver.engine.log;
+        assert!(log.claim_prepared());
+        log.prepare(&mut || false);
+        log.reuse(&[], 0).keep();
+        assert!(disk.read_raw(PREPARED_NAME).is_some(), "nothing has come that is better");
+        log.drop_prepared();
+        let (driver, mut others) = three_kept(&SimDisk::new(1, Faults::default()));
         others.pop();
         assert!(!driver.engine.log.claim_prepared(), "one of them can be used");
         drop(readers);
+    }
+
+    #[test]
+    fn of_too_many_those_stay_that_can_be_used() {
+        let disk = SimDisk::new(1, Faults::default());
+        let (driver, mut readers) = three_kept(&disk);
+        readers.truncate(1);
+        drop(driver.engine.log.reuse(&[], 0));
+        assert_eq!([1, 2, 3].map(|id| disk.read_raw(&removed_name(id)).is_some()), [false, true, false]);
+        assert!(driver.engine.log.removed.has_unread());
     }
 
     /// A store that has become small, and a disk that is nearly full.
@@ -334,7 +350,7 @@ mod tests {
         readers.clear();
         assert_eq!((take(), take(), removed.has_unread()), (Some(2), Some(3), false));
         drop(oldest);
-        assert_eq!((removed.has_unread(), take(), removed.is_empty()), (true, Some(1), true));
+        assert_eq!((removed.has_unread(), take(), take()), (true, Some(1), None));
     }
 
     /// One for every four chunks, one at least, and four at most.

@@ -94,7 +94,7 @@ fn note_durable(log: &Log, end: u64, len: u64) -> bool {
 fn the_file_behind_one_is_due_when_that_is_half_full_or_takes_no_other_group() {
     let disk = SimDisk::new(1, Faults::default());
     let chunk_bytes = 8 << 20;
-    for (group, due_at) in [(1000, chunk_bytes / 2), (1 << 20, chunk_bytes / 2), (chunk_bytes / 8 * 5, chunk_bytes / 8 * 3)] {
+    for (group, due_at) in [(1000, chunk_bytes / 2), (1 << 20, chunk_bytes / 2), (chunk_bytes / 8 * 3, chunk_bytes / 8 * 2)] {
         let mut driver = Driver::open(&disk.twin(), Options { chunk_bytes, ..options() }, [0; KEYS]).unwrap();
         let log = &driver.engine.log;
         while !log.has_prepared(true) {
