@@ -50,7 +50,7 @@ const PROGRAMS: Part = ("bounded::every_short_program_survives_every_crash", eve
 const COMPOUND: Part = ("compound::one_misfortune_after_another", misfortunes);
 const ROT: Part = ("rot::every_damage_is_refused_or_harmless", rotten_stores);
 
-const HISTORIES: Part = ("histories::many_threads_agree", many_threads_often);
+const HISTORIES: Part = ("histories::many_threads_agree", many_threads);
 
 /// Caught by the large tests: most of these by several of them.
 const BY_SWEEPS: [(Bug, Part); 29] = [
@@ -102,11 +102,6 @@ const BY_STORIES: [Net; 14] = [
     (Bug::LinkedFileReused, "reuse::a_file_that_a_backup_has_...", reuse::a_file_that_a_backup_has_too_is_left_alone),
     (Bug::PinIgnored, "compaction::readers_keep_their_chunks", compaction::readers_keep_their_chunks),
 ];
-
-/// How threads meet is a matter of luck: once in twenty times, all of it goes by without what is planted being met.
-fn many_threads_often() {
-    (0..4).for_each(|_| many_threads());
-}
 
 /// Plants the bug; the net has to catch it. The figures are a part of the result.
 fn check((bug, name, net): Net) {
