@@ -6,6 +6,7 @@ use super::dictionary::Names;
 use super::frame::{CHUNK_HEADER_LEN, ChunkHeader, LogEnd, Salt};
 use super::hot::{HotChunk, HotPool};
 use super::index::SLOTS_MAX;
+use super::names::{number_in, numbered};
 use crate::base::code::Code;
 use crate::base::error::{Error, Result};
 use crate::base::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -103,14 +104,12 @@ pub struct Chunks {
 
 /// The file name of a chunk.
 pub fn file_name(id: u64) -> String {
-    format!("chunk-{id:016x}.kvb")
+    numbered("chunk", id)
 }
 
 /// The number in a chunk's file name, if it is one.
 pub fn id_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("chunk-")?.strip_suffix(".kvb")?;
-    let id = u64::from_str_radix(digits, 16).ok()?;
-    (file_name(id) == name).then_some(id)
+    number_in("chunk", name)
 }
 
 impl Chunks {

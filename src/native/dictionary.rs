@@ -6,6 +6,7 @@
 //! dictionaries: a record's checksum is good under either.
 
 use super::chunks::Chunks;
+use super::names::{number_in, numbered};
 use crate::base::code::Code;
 use crate::base::crc;
 use crate::base::error::{Error, Result};
@@ -59,14 +60,13 @@ pub struct Stored {
 
 /// The file name of a dictionary.
 pub fn file_name(number: u8) -> String {
-    format!("dictionary-{number:016x}.kvb")
+    numbered("dictionary", number.into())
 }
 
 /// The number in a dictionary's file name, if it is one.
 pub fn number_of(name: &str) -> Option<u8> {
-    let digits = name.strip_prefix("dictionary-")?.strip_suffix(".kvb")?;
-    let number = u8::try_from(u64::from_str_radix(digits, 16).ok()?).ok()?;
-    (file_name(number) == name && number > 0).then_some(number)
+    let number = u8::try_from(number_in("dictionary", name)?).ok()?;
+    (number > 0).then_some(number)
 }
 
 /// Whether a dictionary is in the set.

@@ -5,6 +5,7 @@
 //! file each time, never changed, and holds its contents twice; the one before it is kept until the next.
 
 use super::frame::LogEnd;
+use super::names::{number_in, numbered};
 use crate::base::crc;
 use crate::base::limits::BLOCK_BYTES;
 use crate::base::planted::{Bug, planted};
@@ -38,14 +39,12 @@ pub struct Manifest {
 
 /// The file name of a manifest.
 pub fn file_name(number: u64) -> String {
-    format!("manifest-{number:016x}.kvb")
+    numbered("manifest", number)
 }
 
 /// The number in a manifest's file name, if it is one.
 pub fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("manifest-")?.strip_suffix(".kvb")?;
-    let number = u64::from_str_radix(digits, 16).ok()?;
-    (file_name(number) == name).then_some(number)
+    number_in("manifest", name)
 }
 
 /// Writes a manifest; it is on stable storage when this returns.

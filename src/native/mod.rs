@@ -22,6 +22,7 @@ mod index;
 mod inventory;
 mod log;
 mod manifest;
+mod names;
 mod options;
 mod pack;
 mod prefix;

@@ -27,17 +27,16 @@ pub use load::Checkpoint;
 
 use crate::base::sync::Mutex;
 use crate::base::sync::atomic::{AtomicU64, Ordering};
+use crate::native::names::{number_in, numbered};
 
 /// The file name of a checkpoint.
 pub fn file_name(number: u64) -> String {
-    format!("index-{number:016x}.kvb")
+    numbered("index", number)
 }
 
 /// The number in a checkpoint's file name, if it is one.
 pub fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_prefix("index-")?.strip_suffix(".kvb")?;
-    let number = u64::from_str_radix(digits, 16).ok()?;
-    (file_name(number) == name).then_some(number)
+    number_in("index", name)
 }
 
 /// The checkpoints that an open store has.
