@@ -1,4 +1,4 @@
-//! The names of a store's numbered files: what they are, and a number of 16 hexadecimal digits (docs/FORMAT.md, "Files").
+//! The names of a store's numbered files: what they are, and a number of 16 hexadecimal digits (docs/FORMAT.md, "The directory").
 //!
 //! Called by whoever makes or looks for such files. Knows no file.
 
